@@ -1,0 +1,55 @@
+PYTHON ?= python3
+BIN := .venv/bin
+PROTOS := $(shell find protos -name '*.proto')
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+.PHONY: install
+install: .venv/installed build/generated ## Make .venv with everything, generated code included.
+
+.venv/installed: pyproject.toml hatch_build.py
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ build/generated
+
+# An editable install does not notice that a .proto changed.
+build/generated: $(PROTOS) hatch_build.py | .venv/installed
+	$(BIN)/python hatch_build.py
+	@touch $@
+
+.PHONY: proto
+proto: install ## Regenerate the code of protos/.
+	$(BIN)/python hatch_build.py
+	@touch build/generated
+
+.PHONY: demo
+demo: install ## Two stories through two real services, told in a few seconds.
+	@$(BIN)/python -m examples.demo
+
+.PHONY: run
+run: install ## Both services in the foreground, on ports 50051 and 50052, data in ./data.
+	@$(BIN)/python -m examples.run
+
+.PHONY: lint
+lint: install ## Format, lint and type checks, of Python and of the contract.
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code protos
+
+.PHONY: test
+test: install ## The whole test suite.
+	$(BIN)/pytest
+
+.PHONY: check
+check: lint test ## What a change has to pass: lint, then test.
+
+.PHONY: clean
+clean: ## Remove what the targets above have made; ./data is kept.
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
