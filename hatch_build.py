@@ -11,9 +11,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import google.rpc
+from grpc_tools import protoc
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 ROOT = Path(__file__).parent
+PROTOS = ROOT / "protos"
 GENERATED = ROOT / "build" / "gen"
 DEPENDENCIES = ROOT / "build" / "deps"
 
@@ -24,36 +27,32 @@ def generate() -> None:
     Raises:
         RuntimeError: protoc refused; its own message is on standard error.
     """
-    from grpc_tools import protoc
-
-    import google.rpc
-
-    protos = ROOT / "protos"
-    google = Path(next(iter(google.rpc.__path__))).parent
-    # Only what the contract imports, so that buf can lint without a network.
+    # Only what the contract imports from elsewhere; buf, too, finds it there without a network.
     shutil.rmtree(DEPENDENCIES, ignore_errors=True)
     (DEPENDENCIES / "google" / "rpc").mkdir(parents=True)
-    shutil.copy(google / "rpc" / "status.proto", DEPENDENCIES / "google" / "rpc")
+    google_rpc = Path(next(iter(google.rpc.__path__)))
+    shutil.copy(google_rpc / "status.proto", DEPENDENCIES / "google" / "rpc")
 
     shutil.rmtree(GENERATED, ignore_errors=True)
     GENERATED.mkdir(parents=True)
-    # protoc looks for protoc-gen-mypy on PATH; an isolated build keeps it beside its interpreter.
+    # protoc looks for protoc-gen-mypy on PATH; an isolated build has it beside its interpreter.
     scripts = [sysconfig.get_path("scripts"), str(Path(sys.executable).parent)]
     os.environ["PATH"] = os.pathsep.join([*scripts, os.environ.get("PATH", "")])
     arguments = [
         "protoc",
-        f"--proto_path={protos}",
+        f"--proto_path={PROTOS}",
         f"--proto_path={DEPENDENCIES}",
         f"--proto_path={resources.files('grpc_tools') / '_proto'}",
         f"--python_out={GENERATED}",
         f"--mypy_out=readable_stubs:{GENERATED}",
-        *(str(path) for path in sorted(protos.rglob("*.proto"))),
+        *(str(path) for path in sorted(PROTOS.rglob("*.proto"))),
     ]
     if protoc.main(arguments) != 0:
         raise RuntimeError("protoc could not generate code from protos/")
-    for folder in [GENERATED / "tidemark", *(GENERATED / "tidemark").rglob("*/")]:
+    package = GENERATED / "tidemark"
+    for folder in [package, *(path for path in package.rglob("*") if path.is_dir())]:
         (folder / "__init__.py").touch()
-    (GENERATED / "tidemark" / "py.typed").touch()
+    (package / "py.typed").touch()
 
 
 class GenerateContract(BuildHookInterface[Any]):
@@ -62,6 +61,7 @@ class GenerateContract(BuildHookInterface[Any]):
     PLUGIN_NAME = "custom"
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Called by hatchling before it builds; `version` is "standard" or "editable"."""
         generate()
         if version == "editable":
             pth = ROOT / "build" / "tidemark.pth"

@@ -1,0 +1,1 @@
+"""Takes commands, decides them against aggregates, and appends the events to the log."""

@@ -1,0 +1,1 @@
+"""What both services need; it knows neither of them."""

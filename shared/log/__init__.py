@@ -1,0 +1,1 @@
+"""The log: the port, and one module per store behind it."""

@@ -1,0 +1,147 @@
+"""The skeleton that every aggregate shares: its messages, and their fold."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Generic, TypeVar, cast
+
+from google.protobuf import descriptor_pb2
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import Message
+
+from tidemark.v1.event_pb2 import RecordedEvent
+
+TYPE_URL_PREFIX = "type.googleapis.com/"
+
+State = TypeVar("State", bound=Message)
+
+
+class CorruptHistory(Exception):
+    """The events of an aggregate cannot have come from Tidemark in this order."""
+
+
+class UnknownEvent(Exception):
+    """An event of a type that this program does not have, most likely because it is older."""
+
+
+@dataclass(frozen=True)
+class Aggregate(Generic[State]):
+    """One kind of aggregate.
+
+    Args:
+        name: its aggregate_type in the log, stored for ever, for example "ship". The state has a
+            field `<name>_id`, `version`, and may have `created_at` and `updated_at`: the fold sets
+            them from the events' envelopes.
+        state: the message that holds its state.
+        created_by: the event that every history begins with.
+        events: all its events, that one included.
+        evolve: records one event in the state. It never judges: what is in the log has happened.
+        evolve_version: to be raised when `evolve` changes what it makes of an old event; snapshots
+            taken before are then ignored.
+    """
+
+    name: str
+    state: type[State]
+    created_by: type[Message]
+    events: tuple[type[Message], ...]
+    evolve: Callable[[State, Any], None]
+    evolve_version: int = 1
+    _event_by_url: dict[str, type[Message]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        by_url = {TYPE_URL_PREFIX + event.DESCRIPTOR.full_name: event for event in self.events}
+        object.__setattr__(self, "_event_by_url", by_url)
+
+    @property
+    def id_field(self) -> str:
+        """The field of the state, of its commands and of its queries that names the aggregate."""
+        return f"{self.name}_id"
+
+    @cached_property
+    def event_types(self) -> frozenset[str]:
+        """Full names of its event messages."""
+        return frozenset(event.DESCRIPTOR.full_name for event in self.events)
+
+    @cached_property
+    def snapshot_schema(self) -> bytes:
+        """Digest of what a stored state depends on: its messages and `evolve_version`."""
+        digest = hashlib.sha256(str(self.evolve_version).encode())
+        for descriptor in _with_nested(self.state.DESCRIPTOR, {}).values():
+            definition = descriptor_pb2.DescriptorProto()
+            descriptor.CopyToProto(definition)
+            digest.update(definition.SerializeToString(deterministic=True))
+        return digest.digest()
+
+    def unpack(self, event: RecordedEvent) -> Message:
+        """The payload of one of its events.
+
+        Raises:
+            UnknownEvent: the payload is of a type that is not among its events.
+        """
+        payload = event.payload
+        message = self._event_by_url.get(payload.type_url)
+        if message is None:
+            raise UnknownEvent(f"{payload.type_url} at position {event.position}")
+        return message.FromString(payload.value)
+
+    def fold(
+        self, state: State | None, event: RecordedEvent, *, ignore_unknown: bool = False
+    ) -> State:
+        """Records the next event in the state, and returns it.
+
+        Args:
+            state: changed in place; None before the first event.
+            event: the one that follows.
+            ignore_unknown: an event of an unknown type only moves the version on. For readers: who
+                decides must not decide on a state that lacks something.
+
+        Raises:
+            CorruptHistory: it is not the event that follows.
+            UnknownEvent: see `ignore_unknown`.
+        """
+        try:
+            payload = self.unpack(event)
+        except UnknownEvent:
+            if not ignore_unknown:
+                raise
+            payload = None
+        folded: Any = state
+        if folded is None:
+            if event.version != 1 or not isinstance(payload, self.created_by):
+                raise CorruptHistory(
+                    f"The history of {self.name} {event.aggregate_id!r} begins with version "
+                    f"{event.version}, {event.payload.type_url}, not with its creation"
+                )
+            folded = self.state(**{self.id_field: event.aggregate_id})
+            if "created_at" in self.state.DESCRIPTOR.fields_by_name:
+                folded.created_at.CopyFrom(event.occurred_at)
+        elif event.version != folded.version + 1:
+            raise CorruptHistory(
+                f"Version {event.version} of {self.name} {event.aggregate_id!r} follows version "
+                f"{folded.version}"
+            )
+        if payload is not None:
+            self.evolve(folded, payload)
+        folded.version = event.version
+        if "updated_at" in self.state.DESCRIPTOR.fields_by_name:
+            folded.updated_at.CopyFrom(event.occurred_at)
+        return cast("State", folded)
+
+
+def pack(message: Message) -> AnyMessage:
+    """The message as an Any, serialized so that equal messages are equal bytes."""
+    return AnyMessage(
+        type_url=TYPE_URL_PREFIX + message.DESCRIPTOR.full_name,
+        value=message.SerializeToString(deterministic=True),
+    )
+
+
+def _with_nested(message: Any, found: dict[str, Descriptor]) -> dict[str, Descriptor]:
+    if message.full_name not in found:
+        found[message.full_name] = message
+        for each in message.fields:
+            if each.message_type is not None:
+                _with_nested(each.message_type, found)
+    return found
