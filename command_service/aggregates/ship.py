@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from command_service.aggregates.rules import Rules, between, identifier, new_identifier, text
+from command_service.aggregates.rules import Rules
 from shared.aggregates.ship import SHIP, ShipEvent
+from shared.checks import between, identifier, new_identifier, text
 from shared.errors import AlreadyExists, NotFound, Refused
 from tidemark.v1 import ship_pb2
 from tidemark.v1.ship_pb2 import (

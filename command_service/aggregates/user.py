@@ -2,15 +2,9 @@
 
 from collections.abc import Sequence
 
-from command_service.aggregates.rules import (
-    Rules,
-    between,
-    identifier,
-    new_identifier,
-    not_zero,
-    text,
-)
+from command_service.aggregates.rules import Rules
 from shared.aggregates.user import USER, UserEvent
+from shared.checks import between, identifier, new_identifier, not_zero, text
 from shared.errors import AlreadyExists, NotFound, Refused
 from tidemark.v1 import user_pb2
 from tidemark.v1.user_pb2 import (

@@ -107,27 +107,53 @@ class Aggregate(Generic[State]):
             if not ignore_unknown:
                 raise
             payload = None
-        folded: Any = state
-        if folded is None:
-            if event.version != 1 or not isinstance(payload, self.created_by):
-                raise CorruptHistory(
-                    f"The history of {self.name} {event.aggregate_id!r} begins with version "
-                    f"{event.version}, {event.payload.type_url}, not with its creation"
-                )
-            folded = self.state(**{self.id_field: event.aggregate_id})
-            if "created_at" in self.state.DESCRIPTOR.fields_by_name:
-                folded.created_at.CopyFrom(event.occurred_at)
-        elif event.version != folded.version + 1:
+        before: Any = state
+        version = 0 if before is None else before.version
+        if event.version != version + 1:
             raise CorruptHistory(
                 f"Version {event.version} of {self.name} {event.aggregate_id!r} follows version "
-                f"{folded.version}"
+                f"{version}"
             )
+        after: Any = self.apply(state, event.aggregate_id, payload)
+        if before is None and self._has_created_at:
+            after.created_at.CopyFrom(event.occurred_at)
+        if self._has_updated_at:
+            after.updated_at.CopyFrom(event.occurred_at)
+        return cast("State", after)
+
+    def apply(self, state: State | None, aggregate_id: str, payload: Message | None) -> State:
+        """Records a payload in the state as its next version, and returns it.
+
+        What `fold` does of an event that has no time yet, because it is only about to be committed.
+
+        Args:
+            state: changed in place; None before the first event.
+            aggregate_id: whose state it is.
+            payload: None for one that is not known here: only the version moves on.
+
+        Raises:
+            CorruptHistory: the first event is not the creation.
+        """
+        applied: Any = state
+        if applied is None:
+            if not isinstance(payload, self.created_by):
+                raise CorruptHistory(
+                    f"The history of {self.name} {aggregate_id!r} begins with "
+                    f"{type(payload).__name__}, not with {self.created_by.__name__}"
+                )
+            applied = self.state(**{self.id_field: aggregate_id})
         if payload is not None:
-            self.evolve(folded, payload)
-        folded.version = event.version
-        if "updated_at" in self.state.DESCRIPTOR.fields_by_name:
-            folded.updated_at.CopyFrom(event.occurred_at)
-        return cast("State", folded)
+            self.evolve(applied, payload)
+        applied.version += 1
+        return cast("State", applied)
+
+    @cached_property
+    def _has_created_at(self) -> bool:
+        return "created_at" in self.state.DESCRIPTOR.fields_by_name
+
+    @cached_property
+    def _has_updated_at(self) -> bool:
+        return "updated_at" in self.state.DESCRIPTOR.fields_by_name
 
 
 def pack(message: Message) -> AnyMessage:

@@ -142,7 +142,7 @@ class Page:
     Args:
         records: those that the filter selects, in log order.
         position: everything up to here is in `records` or was filtered out.
-        digest: of the whole log up to `position`; empty on a filtered page.
+        digest: of the whole log up to `position`.
     """
 
     records: list[bytes]
@@ -195,18 +195,29 @@ class EventLog(Protocol):
         """
         ...
 
-    async def copy(self, records: Sequence[bytes]) -> None:
+    async def copy(self, records: Sequence[bytes], digest: bytes = b"") -> None:
         """Appends the next records of another log, byte for byte, positions included.
 
+        Args:
+            records: what follows this log's head there.
+            digest: of the other log up to the last of them; empty: not known.
+
         Raises:
-            shared.errors.DataLoss: LOG_DIVERGED: they do not follow this log's head.
+            shared.errors.DataLoss: LOG_DIVERGED: they do not follow this log's head, or do not lead
+                to that digest; nothing was written.
         """
         ...
 
     async def read(
-        self, after: int, limit: int = MAX_PAGE_EVENTS, event_filter: EventFilter = EVERYTHING
+        self,
+        after: int,
+        limit: int = MAX_PAGE_EVENTS,
+        event_filter: EventFilter = EVERYTHING,
+        until: int | None = None,
     ) -> Page:
         """The next page after a position: at most `limit` records, about 1 MiB.
+
+        With `until`, none beyond that position, which is not before `after`.
 
         May end early, even empty, where a filter selects little; `position` says how far it got.
         """

@@ -84,14 +84,16 @@ class MemoryLog:
             self._snapshots[commit.key] = commit.snapshot
         return Committed(self._heads[-1].position)
 
-    async def copy(self, records: Sequence[bytes]) -> None:
+    async def copy(self, records: Sequence[bytes], digest: bytes = b"") -> None:
         """See `EventLog.copy`."""
         events = [RecordedEvent.FromString(record) for record in records]
         last = self.head
-        for event in events:
+        for event, record in zip(events, records, strict=True):
             if event.position <= last.position or time_of(event) <= last.time:
                 raise DataLoss("LOG_DIVERGED", f"{event.position} cannot follow {last.position}")
-            last = Head(event.position, b"", time_of(event))
+            last = Head(event.position, chain(last.digest, record), time_of(event))
+        if digest and digest != last.digest:
+            raise DataLoss("LOG_DIVERGED", f"Another digest at position {last.position}")
         for event, record in zip(events, records, strict=True):
             self._add(event, record)
             if event.command_fingerprint:
@@ -111,19 +113,22 @@ class MemoryLog:
         return bisect_right(self._heads, position, key=lambda head: head.position) - 1
 
     async def read(
-        self, after: int, limit: int = MAX_PAGE_EVENTS, event_filter: EventFilter = EVERYTHING
+        self,
+        after: int,
+        limit: int = MAX_PAGE_EVENTS,
+        event_filter: EventFilter = EVERYTHING,
+        until: int | None = None,
     ) -> Page:
         """See `EventLog.read`."""
         records: list[bytes] = []
-        position = max(after, self.head.position)
-        for index in range(self._count(after), len(self._records)):
+        position = max(after, self.head.position) if until is None else until
+        for index in range(self._count(after), self._count(position)):
             if _selects(event_filter, self._events[index]):
                 records.append(self._records[index])
                 if len(records) == limit or sum(map(len, records)) >= MAX_PAGE_BYTES:
                     position = self._events[index].position
                     break
-        digest = self._heads[self._count(position)].digest
-        return Page(records, position, digest if event_filter == EVERYTHING else b"")
+        return Page(records, position, self._heads[self._count(position)].digest)
 
     async def read_aggregate(
         self, key: AggregateKey, after_version: int = 0, until_position: int | None = None

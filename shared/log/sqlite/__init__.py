@@ -99,18 +99,24 @@ class SqliteLog:
         self._signal.move(head)
         return outcomes
 
-    async def copy(self, records: Sequence[bytes]) -> None:
+    async def copy(self, records: Sequence[bytes], digest: bytes = b"") -> None:
         """See `EventLog.copy`."""
-        self._signal.move(await self._writer.run(self._copy, records))
+        self._signal.move(await self._writer.run(self._copy, records, digest))
 
     async def read(
-        self, after: int, limit: int = MAX_PAGE_EVENTS, event_filter: EventFilter = EVERYTHING
+        self,
+        after: int,
+        limit: int = MAX_PAGE_EVENTS,
+        event_filter: EventFilter = EVERYTHING,
+        until: int | None = None,
     ) -> Page:
         """See `EventLog.read`."""
+        if until is None:
+            until = max(after, self.head.position)
         if event_filter == EVERYTHING:
-            return await self._readers.run(reading.read_all, after, limit)
-        until = min(after + SCAN_WINDOW, self.head.position)
-        return await self._readers.run(reading.read_filtered, after, until, limit, event_filter)
+            return await self._readers.run(reading.read_all, after, until, limit)
+        window = min(after + SCAN_WINDOW, until)
+        return await self._readers.run(reading.read_filtered, after, window, limit, event_filter)
 
     async def read_aggregate(
         self, key: AggregateKey, after_version: int = 0, until_position: int | None = None
@@ -158,8 +164,9 @@ class SqliteLog:
             outcomes = [transaction.append(commit, now) for commit in commits]
         return self._known.head, outcomes
 
-    def _copy(self, db: sqlite3.Connection, records: Sequence[bytes]) -> Head:
+    def _copy(self, db: sqlite3.Connection, records: Sequence[bytes], digest: bytes) -> Head:
         with Transaction(db, self._known) as transaction:
             for record in records:
                 transaction.copy(record)
+            transaction.verify(digest)
         return self._known.head

@@ -23,11 +23,12 @@ from tidemark.v1.event_pb2 import RecordedEvent
 MAX_POSITION = 2**63 - 1
 
 
-def read_all(db: sqlite3.Connection, after: int, limit: int) -> Page:
+def read_all(db: sqlite3.Connection, after: int, until: int, limit: int) -> Page:
     """The next page of everything."""
     rows = db.execute(
-        "SELECT position, record, digest FROM events WHERE position > ? ORDER BY position LIMIT ?",
-        (after, limit),
+        "SELECT position, record, digest FROM events WHERE position > ? AND position <= ?"
+        " ORDER BY position LIMIT ?",
+        (after, until, limit),
     )
     records = []
     size = 0
@@ -69,7 +70,7 @@ def read_filtered(
         if size >= MAX_PAGE_BYTES or len(records) == limit:
             position = row_position
             break
-    return Page(records, max(position, after), b"")
+    return Page(records, position, digest_at(db, position))
 
 
 def _kinds(db: sqlite3.Connection, event_filter: EventFilter) -> list[int]:

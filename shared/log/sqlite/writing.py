@@ -110,6 +110,11 @@ class Transaction:
         if event.command_fingerprint:
             self._receipts[CommandKey(event.tenant_id, event.causation_id)] = event
 
+    def verify(self, digest: bytes) -> None:
+        """Refuses to go on if the chain has another digest; empty: it is not known."""
+        if digest and digest != self._head.digest:
+            raise DataLoss("LOG_DIVERGED", f"Another digest at position {self._head.position}")
+
     def _add(self, event: RecordedEvent, record: bytes) -> None:
         key = AggregateKey(event.tenant_id, event.aggregate_type, event.aggregate_id)
         aggregate = self._row(key).aggregate or self._new_aggregate(key)

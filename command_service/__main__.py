@@ -1,0 +1,101 @@
+"""The command service: wiring, and the command line."""
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+
+from command_service.aggregates import RULES
+from command_service.bulk import BulkCommands
+from command_service.command import CommandTypes
+from command_service.executor import Executor
+from command_service.handlers import Commands
+from shared.event_log_service import EventLogService
+from shared.log.log import OutcomeUnknown
+from shared.log.sqlite import SqliteLog
+from shared.process import Insecure, LogLevelOption, MaxStreams, announce, run
+from shared.rpc import methods_of
+from shared.server import Server
+from shared.service_log import LogLevel
+from tidemark.v1 import command_pb2, event_pb2
+
+NAME = "command_service"
+SQLITE = "sqlite:"
+EXIT_OUTCOME_UNKNOWN = 70
+
+logger = structlog.get_logger(NAME)
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+
+@app.callback()
+def main() -> None:
+    """Takes commands, decides them against aggregates, and appends the events to the log."""
+
+
+@app.command()
+def serve(
+    listen: Annotated[
+        str, typer.Option(envvar="TIDEMARK_LISTEN", help="HOST:PORT; port 0 is a free one.")
+    ] = "127.0.0.1:50051",
+    log: Annotated[
+        str, typer.Option(envvar="TIDEMARK_LOG", help="Where the events are kept: sqlite:PATH.")
+    ] = "sqlite:data/log.db",
+    insecure: Insecure = False,
+    max_commands: Annotated[
+        int,
+        typer.Option(
+            envvar="TIDEMARK_MAX_COMMANDS",
+            min=2,
+            help="Commands in flight; beyond, RESOURCE_EXHAUSTED.",
+        ),
+    ] = 16_384,
+    max_streams: MaxStreams = 2_000,
+    log_level: LogLevelOption = LogLevel.INFO,
+) -> None:
+    """Serve commands, and the log that they fill, until SIGTERM or Ctrl-C."""
+    if not log.startswith(SQLITE) or log == SQLITE:
+        raise typer.BadParameter(f"{log!r} is no log; it is sqlite:PATH", param_hint="--log")
+    path = Path(log.removeprefix(SQLITE))
+    run(NAME, _serve(listen, path, insecure, max_commands, max_streams), log_level)
+
+
+async def _serve(
+    listen: str, path: Path, insecure: bool, max_commands: int, max_streams: int
+) -> None:
+    types = CommandTypes(RULES)
+    async with Server(listen, insecure=insecure, max_streams=max_streams) as server:
+        log = await SqliteLog.open(path)
+        try:
+            executor = Executor(log, max_in_flight=max_commands)
+            for rules in RULES:
+                server.add(rules.service, Commands(types, executor).method_of)
+            server.add(
+                command_pb2.DESCRIPTOR.services_by_name["BulkCommandService"],
+                methods_of(BulkCommands(types, executor)),
+            )
+            server.add(
+                event_pb2.DESCRIPTOR.services_by_name["EventLogService"],
+                methods_of(EventLogService(log, [rules.aggregate for rules in RULES])),
+            )
+            address = await server.start()
+            logger.info("serving", address=address, log=str(path), position=log.head.position)
+            announce(NAME, address)
+            async with asyncio.TaskGroup() as tasks:
+                executing = tasks.create_task(executor.run(), name="executor")
+                await server.serve_until_signal()
+                await executor.drain()
+                executing.cancel()
+        except* OutcomeUnknown:
+            logger.critical("commit_outcome_unknown", exc_info=True, advice="restart: it will tell")
+            # Not even closing the log is safe to try.
+            os._exit(EXIT_OUTCOME_UNKNOWN)
+        finally:
+            await log.close()
+    logger.info("stopped")
+
+
+if __name__ == "__main__":
+    app()

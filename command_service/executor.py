@@ -1,0 +1,515 @@
+"""Executes commands: many callers, one writer, and no caller waits for another's fsync in vain.
+
+Two loops, each a task. The first takes the commands that have arrived, reads what it does not have
+in memory, and decides them in order against the newest state, which it moves on at once. The second
+appends all that is decided as one transaction and answers when that is durable; meanwhile the first
+goes on. Group commit, as databases do it for their own log (DeWitt et al. 1984, "Implementation
+techniques for main memory database systems").
+
+An answer never leaves before the events that it rests on are durable, a refusal included. So
+whatever rests on events that are not, waits in line behind them.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+import structlog
+import uuid_utils
+from google.protobuf.message import Message
+
+from command_service.command import Command
+from command_service.live import LiveAggregate, LiveAggregates
+from shared.aggregates.aggregate import pack
+from shared.errors import Conflict, Exhausted, Internal, Refused, TidemarkError
+from shared.log.log import (
+    AggregateKey,
+    CommandKey,
+    Commit,
+    Committed,
+    Duplicate,
+    EventLog,
+    Outcome,
+    Receipt,
+    Snapshot,
+    WrongVersion,
+)
+from tidemark.v1.command_pb2 import CommandReceipt
+from tidemark.v1.event_pb2 import RecordedEvent
+
+MAX_DECIDED_AT_ONCE = 256
+"""Commands decided before others get the event loop."""
+
+MAX_GROUP_EVENTS = 4096
+"""Events in one transaction, at which it is closed."""
+
+MAX_ATTEMPTS = 10
+"""How often a command is decided anew because another writer was first."""
+
+Answer = CommandReceipt | TidemarkError
+
+logger = structlog.get_logger(__name__)
+
+
+class CommandStream:
+    """Commands whose order matters to their caller: after one failed, no later one takes effect."""
+
+    def __init__(self) -> None:
+        self.failure: TidemarkError | None = None
+
+    def fail(self, failure: TidemarkError) -> None:
+        """Gives up whatever is not decided yet; the first failure stands."""
+        self.failure = self.failure or failure
+
+
+class _Call:
+    """Commands that are answered together."""
+
+    __slots__ = ("answers", "done", "missing", "stream")
+
+    def __init__(self, count: int, stream: CommandStream | None) -> None:
+        self.answers: list[Answer | None] = [None] * count
+        self.missing = count
+        self.done: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
+        self.stream = stream
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether nobody wants the answers any more."""
+        return self.done.cancelled() or self.failure is not None
+
+    @property
+    def failure(self) -> TidemarkError | None:
+        """Why a stream goes no further."""
+        return self.stream.failure if self.stream else None
+
+    def answer(self, slot: int, answer: Answer) -> None:
+        self.answers[slot] = answer
+        self.missing -= 1
+        if self.stream and isinstance(answer, TidemarkError) and not answer.is_verdict:
+            self.stream.fail(answer)
+        if self.missing == 0 and not self.done.done():
+            self.done.set_result([answer for answer in self.answers if answer is not None])
+
+
+class _Pending:
+    """A command on its way."""
+
+    __slots__ = (
+        "answer",
+        "attempts",
+        "call",
+        "command",
+        "commit",
+        "is_settled",
+        "leader",
+        "live",
+        "sequence",
+        "slot",
+    )
+
+    def __init__(self, command: Command, call: _Call, slot: int, sequence: int) -> None:
+        self.command = command
+        self.call = call
+        self.slot = slot
+        self.sequence = sequence
+        self.attempts = 0
+        self.is_settled = False
+        self.reset()
+
+    def reset(self) -> None:
+        """Back to before it was decided."""
+        self.live: LiveAggregate | None = None
+        self.commit: Commit | None = None
+        self.answer: Answer | None = None
+        self.leader: _Pending | None = None
+
+
+class Executor:
+    """See the module's description.
+
+    Args:
+        log: what it appends to.
+        max_in_flight: commands accepted and not answered; beyond, RESOURCE_EXHAUSTED.
+        max_cached: aggregates kept in memory.
+        snapshot_every: events of an aggregate from one snapshot to the next.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        *,
+        max_in_flight: int = 16_384,
+        max_cached: int = 20_000,
+        snapshot_every: int = 100,
+    ) -> None:
+        self._log = log
+        self._max_in_flight = max_in_flight
+        self._snapshot_every = snapshot_every
+        self._live = LiveAggregates(log, max_cached)
+        self._arrived: deque[_Pending] = deque()
+        self._returned: list[_Pending] = []
+        self._decided: deque[_Pending] = deque()
+        self._uncommitted: dict[CommandKey, _Pending] = {}
+        self._has_arrivals = asyncio.Event()
+        self._has_decisions = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._is_idle = asyncio.Event()
+        self._is_idle.set()
+        self._in_flight = 0
+        self._sequence = 0
+
+    async def run(self) -> None:
+        """Executes until cancelled. To be cancelled after `drain`.
+
+        Raises:
+            shared.log.log.OutcomeUnknown: the process has to end.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._decide_arrivals(), name="decide")
+            tasks.create_task(self._commit_decisions(), name="commit")
+
+    async def drain(self) -> None:
+        """Returns once every command that was accepted is settled."""
+        await self._is_idle.wait()
+
+    async def execute(self, command: Command) -> CommandReceipt:
+        """Executes one command; the receipt means that its events are durable.
+
+        A caller that is cancelled cancels nothing that is decided.
+
+        Raises:
+            TidemarkError: it had no effect, except for DataLoss and Internal, where that is not
+                known.
+            Exhausted: TOO_MANY_COMMANDS: `max_in_flight` is reached.
+        """
+        if self._in_flight >= self._max_in_flight:
+            raise Exhausted(
+                "TOO_MANY_COMMANDS", "Too many commands are in flight", limit=self._max_in_flight
+            )
+        [answer] = await self.submit([command])
+        if isinstance(answer, TidemarkError):
+            raise answer
+        return answer
+
+    def submit(
+        self, commands: Sequence[Command], stream: CommandStream | None = None
+    ) -> asyncio.Future[list[Answer]]:
+        """Takes commands, at least one, and promises an answer to each, in their order.
+
+        Those for one aggregate take effect in the order in which they are submitted.
+        """
+        call = _Call(len(commands), stream)
+        for slot, command in enumerate(commands):
+            self._sequence += 1
+            self._arrived.append(_Pending(command, call, slot, self._sequence))
+        self._in_flight += len(commands)
+        self._is_idle.clear()
+        self._has_arrivals.set()
+        return call.done
+
+    async def room(self) -> None:
+        """Returns when there is room for more of a stream; half is left to single commands."""
+        while self._in_flight >= self._max_in_flight // 2:
+            self._has_room.clear()
+            await self._has_room.wait()
+
+    # Deciding
+
+    async def _decide_arrivals(self) -> None:
+        while True:
+            await self._has_arrivals.wait()
+            self._has_arrivals.clear()
+            while batch := self._next_batch():
+                receipts, failures = await self._load(batch)
+                for pending in batch:
+                    self._decide(pending, receipts, failures)
+                self._live.evict()
+                # Others' turn.
+                await asyncio.sleep(0)
+
+    def _next_batch(self) -> list[_Pending]:
+        if self._returned:
+            # In the order in which they came, so that those for one aggregate take effect in it.
+            everything = sorted([*self._returned, *self._arrived], key=lambda each: each.sequence)
+            self._returned.clear()
+            self._arrived = deque(everything)
+        count = min(len(self._arrived), MAX_DECIDED_AT_ONCE)
+        return [self._arrived.popleft() for _ in range(count)]
+
+    async def _load(
+        self, batch: Sequence[_Pending]
+    ) -> tuple[dict[CommandKey, Receipt | TidemarkError], dict[AggregateKey, TidemarkError]]:
+        """Reads what the batch needs and memory does not have: receipts, and aggregates."""
+        commands: set[CommandKey] = set()
+        aggregates = {}
+        for pending in batch:
+            command = pending.command
+            key = command.receipt_key
+            if key is not None:
+                # Looked up before the log is: what leaves here meanwhile, the log has.
+                pending.leader = self._uncommitted.get(key)
+                if pending.leader is None:
+                    commands.add(key)
+            if command.key not in self._live:
+                aggregates[command.key] = command.rules
+        receipts: dict[CommandKey, Receipt | TidemarkError] = {}
+        if commands:
+            try:
+                receipts.update(await self._log.receipts(commands))
+            except TidemarkError as error:
+                receipts.update(dict.fromkeys(commands, error))
+        failures = await self._live.load(aggregates) if aggregates else {}
+        return receipts, failures
+
+    def _decide(
+        self,
+        pending: _Pending,
+        receipts: dict[CommandKey, Receipt | TidemarkError],
+        failures: dict[AggregateKey, TidemarkError],
+    ) -> None:
+        command = pending.command
+        if pending.call.is_abandoned:
+            self._settle(pending, pending.call.failure)
+            return
+        if (key := command.receipt_key) is not None:
+            leader = pending.leader or self._uncommitted.get(key)
+            if leader is not None:
+                self._follow(pending, leader)
+                return
+            if (receipt := receipts.get(key)) is not None:
+                self._settle(pending, _repeated(command, receipt))
+                return
+        if (failure := failures.get(command.key)) is not None:
+            self._settle(pending, failure)
+            return
+        live = self._live.get(command.key)
+        if live is None:
+            # It was lost while others of the batch were read.
+            self._decide_again(pending)
+            return
+        pending.live = live
+        try:
+            self._judge(pending, live)
+        except TidemarkError as error:
+            error.metadata["aggregate_type"] = command.key.aggregate_type
+            error.metadata["aggregate_id"] = command.key.aggregate_id
+            pending.answer = error
+        except Exception:
+            logger.exception("command_failed", command=str(command.message.DESCRIPTOR.full_name))
+            self._live.lose(live)
+            self._settle(pending, Internal())
+            return
+        self._enqueue(pending, live)
+
+    def _judge(self, pending: _Pending, live: LiveAggregate) -> None:
+        """Decides against the newest state, and moves that on.
+
+        Raises:
+            TidemarkError: refused.
+        """
+        command = pending.command
+        expected = command.expected_version
+        if expected is not None and expected != live.version:
+            raise Conflict(
+                "WRONG_VERSION",
+                f"The aggregate is at version {live.version}, not {expected}",
+                actual_version=live.version,
+                expected_version=expected,
+            )
+        payloads = command.rules.decide(live.state, command.message)
+        if not payloads:
+            raise TypeError(f"{command.message.DESCRIPTOR.full_name} caused no event")
+        version = live.version
+        events = _events(command, payloads, version)
+        receipt = CommandReceipt(
+            command_id=command.command_id,
+            aggregate_id=command.key.aggregate_id,
+            version=version + len(events),
+        )
+        pending.answer = receipt
+        if command.validate_only:
+            receipt.events.extend(events)
+            return
+        for event, payload in zip(events, payloads, strict=True):
+            event.event_id = str(uuid_utils.uuid7())
+            live.apply(payload)
+        key = command.receipt_key
+        pending.commit = Commit(command.key, version, events, key, self._snapshot(live))
+        if key is not None:
+            self._uncommitted[key] = pending
+
+    def _snapshot(self, live: LiveAggregate) -> Snapshot | None:
+        """A snapshot, if it is time for one; it is kept with the events that it includes."""
+        if live.state is None or live.version - live.snapshot_version < self._snapshot_every:
+            return None
+        live.snapshot_version = live.version
+        schema = live.rules.aggregate.snapshot_schema
+        return Snapshot(live.version, schema, live.state.SerializeToString(deterministic=True))
+
+    def _enqueue(self, pending: _Pending, live: LiveAggregate) -> None:
+        """Puts an answer in line behind what it rests on, or gives it if that is durable."""
+        if pending.commit is None:
+            if not self._log.is_exclusive:
+                # Another writer may have moved on: an answer is true of the log, not of a cache.
+                pending.commit = Commit(live.key, live.version, ())
+            elif live.version == live.durable_version:
+                self._settle(pending, pending.answer)
+                return
+        live.pending += 1
+        self._decided.append(pending)
+        self._has_decisions.set()
+
+    def _follow(self, pending: _Pending, leader: _Pending) -> None:
+        """Has a repeated command wait for the first one's outcome."""
+        if leader.is_settled:
+            self._settle_follower(pending, leader)
+            return
+        pending.leader = leader
+        self._decided.append(pending)
+        self._has_decisions.set()
+
+    # Committing
+
+    async def _commit_decisions(self) -> None:
+        while True:
+            await self._has_decisions.wait()
+            self._has_decisions.clear()
+            while self._decided:
+                group = self._next_group()
+                outcomes = await self._append([each.commit for each in group if each.commit])
+                for pending in group:
+                    if pending.leader is not None:
+                        self._settle_follower(pending, pending.leader)
+                    elif pending.live is not None:
+                        pending.live.pending -= 1
+                        outcome = next(outcomes) if pending.commit else None
+                        self._conclude(pending, pending.live, outcome)
+
+    def _next_group(self) -> list[_Pending]:
+        group = []
+        events = 0
+        while self._decided and events < MAX_GROUP_EVENTS:
+            pending = self._decided.popleft()
+            if pending.live is not None and pending.live.is_lost:
+                pending.live.pending -= 1
+                self._decide_again(pending)
+                continue
+            events += len(pending.commit.events) if pending.commit else 0
+            group.append(pending)
+        return group
+
+    async def _append(self, commits: Sequence[Commit]) -> Iterator[Outcome | TidemarkError]:
+        if not commits:
+            return iter(())
+        try:
+            return iter(await self._log.append(commits))
+        except TidemarkError as error:
+            logger.exception("commit_failed", commits=len(commits))
+            return iter([error] * len(commits))
+
+    def _conclude(
+        self, pending: _Pending, live: LiveAggregate, outcome: Outcome | TidemarkError | None
+    ) -> None:
+        """Answers a command now that the fate of what it rests on is known."""
+        match outcome:
+            case Committed(position):
+                if pending.commit and pending.commit.events:
+                    live.durable_version = pending.commit.expected_version + len(
+                        pending.commit.events
+                    )
+                    if isinstance(pending.answer, CommandReceipt):
+                        pending.answer.position = position
+                self._settle(pending, pending.answer)
+            case WrongVersion(actual):
+                self._live.lose(live)
+                pending.attempts += 1
+                if pending.attempts < MAX_ATTEMPTS:
+                    self._decide_again(pending)
+                else:
+                    message = f"The aggregate is at version {actual}, and changes all the time"
+                    self._settle(pending, Conflict("WRONG_VERSION", message, actual_version=actual))
+            case Duplicate(receipt):
+                self._live.lose(live)
+                self._settle(pending, _repeated(pending.command, receipt))
+            case TidemarkError():
+                self._live.lose(live)
+                self._settle(pending, outcome)
+            case None if live.is_lost:
+                self._decide_again(pending)
+            case None:
+                self._settle(pending, pending.answer)
+
+    def _settle_follower(self, pending: _Pending, leader: _Pending) -> None:
+        committed = leader.answer
+        if leader.is_settled and isinstance(committed, CommandReceipt):
+            receipt = Receipt(
+                committed.aggregate_id,
+                committed.version,
+                committed.position,
+                leader.command.fingerprint,
+            )
+            self._settle(pending, _repeated(pending.command, receipt))
+        else:
+            # The first one had no effect, so this one is no repetition.
+            self._decide_again(pending)
+
+    def _decide_again(self, pending: _Pending) -> None:
+        self._leave(pending)
+        pending.reset()
+        self._returned.append(pending)
+        self._has_arrivals.set()
+
+    def _settle(self, pending: _Pending, answer: Answer | None) -> None:
+        """The end of a command; None: its caller has gone."""
+        self._leave(pending)
+        pending.is_settled = True
+        pending.answer = answer
+        if answer is not None:
+            pending.call.answer(pending.slot, answer)
+        self._in_flight -= 1
+        if self._in_flight == 0:
+            self._is_idle.set()
+        if self._in_flight < self._max_in_flight // 2:
+            self._has_room.set()
+
+    def _leave(self, pending: _Pending) -> None:
+        key = pending.command.receipt_key
+        if key is not None and self._uncommitted.get(key) is pending:
+            del self._uncommitted[key]
+
+
+def _events(command: Command, payloads: Sequence[Message], version: int) -> list[RecordedEvent]:
+    return [
+        RecordedEvent(
+            tenant_id=command.key.tenant_id,
+            aggregate_type=command.key.aggregate_type,
+            aggregate_id=command.key.aggregate_id,
+            version=version + number,
+            correlation_id=command.correlation_id,
+            causation_id=command.command_id,
+            payload=pack(payload),
+            actor=command.actor,
+            command_fingerprint=command.fingerprint,
+        )
+        for number, payload in enumerate(payloads, 1)
+    ]
+
+
+def _repeated(command: Command, receipt: Receipt | TidemarkError) -> Answer:
+    """The answer to a command_id that has had its effect."""
+    if isinstance(receipt, TidemarkError):
+        return receipt
+    if receipt.fingerprint != command.fingerprint:
+        return Refused(
+            "COMMAND_ID_REUSED",
+            "The command_id belongs to another command",
+            command_id=command.command_id,
+        )
+    return CommandReceipt(
+        command_id=command.command_id,
+        aggregate_id=receipt.aggregate_id,
+        version=receipt.version,
+        position=receipt.position,
+        duplicate=True,
+    )

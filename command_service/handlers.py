@@ -1,0 +1,29 @@
+"""The RPCs of every aggregate's command service: one function answers them all."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import Message
+
+from command_service.command import CommandTypes
+from command_service.executor import Executor
+from shared.rpc import Call
+from tidemark.v1.command_pb2 import CommandReceipt
+
+
+class Commands:
+    """Has the executor execute what an RPC takes."""
+
+    def __init__(self, types: CommandTypes, executor: Executor) -> None:
+        self._types = types
+        self._executor = executor
+
+    def method_of(
+        self, _method: MethodDescriptor
+    ) -> Callable[[Message, Call], Awaitable[CommandReceipt]]:
+        """The function that answers the RPC: the request is the command."""
+        return self._execute
+
+    async def _execute(self, message: Any, call: Call) -> CommandReceipt:
+        return await self._executor.execute(self._types.read(message, call.tenant_id))

@@ -1,0 +1,139 @@
+"""The aggregates in memory: their newest states, which may be ahead of the log."""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from google.protobuf.message import Message
+
+from command_service.aggregates.rules import Rules
+from shared.aggregates.aggregate import CorruptHistory, UnknownEvent
+from shared.errors import DataLoss, Internal, TidemarkError, Unavailable
+from shared.log.log import MAX_PAGE_EVENTS, AggregateKey, EventLog, History
+from tidemark.v1.event_pb2 import RecordedEvent
+
+logger = structlog.get_logger(__name__)
+
+
+class LiveAggregate:
+    """An aggregate's newest state.
+
+    Args:
+        rules: of its kind.
+        key: which it is.
+        state: None if it does not exist.
+        snapshot_version: that of its newest snapshot; 0: none.
+    """
+
+    __slots__ = (
+        "durable_version",
+        "is_lost",
+        "key",
+        "pending",
+        "rules",
+        "snapshot_version",
+        "state",
+    )
+
+    def __init__(
+        self, rules: Rules[Any], key: AggregateKey, state: Message | None, snapshot_version: int
+    ) -> None:
+        self.rules = rules
+        self.key = key
+        self.state = state
+        self.snapshot_version = snapshot_version
+        self.durable_version = self.version
+        self.pending = 0
+        """Answers that rest on this state and are not given yet."""
+        self.is_lost = False
+        """Whether events that it has were not committed after all."""
+
+    @property
+    def version(self) -> int:
+        """Events behind the state, those included that are not durable yet."""
+        return 0 if self.state is None else self.state.version  # type: ignore[attr-defined]  # by name
+
+    def apply(self, payload: Message) -> None:
+        """Records an event that is about to be committed."""
+        aggregate_id = self.key.aggregate_id
+        self.state = self.rules.aggregate.apply(self.state, aggregate_id, payload)
+
+
+class LiveAggregates:
+    """A bounded cache of them; the least recently used leaves first, none while it is needed."""
+
+    def __init__(self, log: EventLog, limit: int) -> None:
+        self._log = log
+        self._limit = limit
+        self._cached: OrderedDict[AggregateKey, LiveAggregate] = OrderedDict()
+
+    def __contains__(self, key: AggregateKey) -> bool:
+        return key in self._cached
+
+    def get(self, key: AggregateKey) -> LiveAggregate | None:
+        """The aggregate, if it is cached."""
+        live = self._cached.get(key)
+        if live is not None:
+            self._cached.move_to_end(key)
+        return live
+
+    def lose(self, live: LiveAggregate) -> None:
+        """Drops a state whose events were not committed, so that it is read from the log again."""
+        live.is_lost = True
+        if self._cached.get(live.key) is live:
+            del self._cached[live.key]
+
+    async def load(
+        self, wanted: Mapping[AggregateKey, Rules[Any]]
+    ) -> dict[AggregateKey, TidemarkError]:
+        """Reads aggregates from the log into the cache.
+
+        Returns:
+            Those that cannot be had, and why.
+        """
+        schemas = {key: rules.aggregate.snapshot_schema for key, rules in wanted.items()}
+        try:
+            histories = await self._log.load(schemas)
+        except TidemarkError as error:
+            return dict.fromkeys(wanted, error)
+        failures: dict[AggregateKey, TidemarkError] = {}
+        for key, rules in wanted.items():
+            try:
+                self._cached[key] = await self._folded(rules, key, histories[key])
+            except TidemarkError as error:
+                failures[key] = error
+            except Exception:
+                # One aggregate that cannot be folded must not stop the others.
+                logger.exception("fold_failed", aggregate=key)
+                failures[key] = Internal()
+        return failures
+
+    def evict(self) -> None:
+        """Lets go of what is too much."""
+        for _ in range(len(self._cached) - self._limit):
+            key, live = next(iter(self._cached.items()))
+            if live.pending:
+                self._cached.move_to_end(key)
+            else:
+                del self._cached[key]
+
+    async def _folded(
+        self, rules: Rules[Any], key: AggregateKey, history: History
+    ) -> LiveAggregate:
+        aggregate = rules.aggregate
+        snapshot = history.snapshot
+        state: Any = aggregate.state.FromString(snapshot.state) if snapshot else None
+        records = history.records
+        try:
+            while True:
+                for record in records:
+                    state = aggregate.fold(state, RecordedEvent.FromString(record))
+                if len(records) < MAX_PAGE_EVENTS:
+                    break
+                records = await self._log.read_aggregate(key, state.version)
+        except CorruptHistory as error:
+            raise DataLoss("LOG_CORRUPT", "The aggregate's history is damaged") from error
+        except UnknownEvent as error:
+            raise Unavailable("UNKNOWN_EVENT", "The log is newer than this service") from error
+        return LiveAggregate(rules, key, state, snapshot.version if snapshot else 0)

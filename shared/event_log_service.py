@@ -1,0 +1,196 @@
+"""EventLogService over any log: stored history and live events are one loop."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from shared.aggregates.aggregate import Aggregate
+from shared.checks import MAX_ID_BYTES, at_least, between, check, microseconds
+from shared.errors import DataLoss, OutOfRange, Unavailable, invalid_field
+from shared.log.log import EVERYTHING, MAX_PAGE_EVENTS, EventFilter, EventLog, Head, Page
+from shared.rpc import Call
+from tidemark.internal.v1.stored_pb2 import StoredSubscribeResponse
+from tidemark.v1.event_pb2 import Checkpoint, SubscribeRequest
+
+HEARTBEAT_S = 5.0
+"""The longest silence of a healthy stream."""
+
+DEFAULT_BATCH_EVENTS = 512
+MAX_FILTER_VALUES = 1000
+DIGEST_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The head of the command service's log as last heard of, and when, in microseconds."""
+
+    head_position: int
+    heard_at: int
+
+
+class EventLogService:
+    """Serves a log.
+
+    Args:
+        log: the log.
+        aggregates: those whose events are in it.
+        origin: what is known of the log that this one is a copy of; None: this is the original.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        aggregates: Iterable[Aggregate[Any]],
+        origin: Callable[[], Origin] | None = None,
+    ) -> None:
+        self._log = log
+        self._aggregate_types = {aggregate.name for aggregate in aggregates}
+        self._event_types = frozenset().union(*(each.event_types for each in aggregates))
+        self._origin = origin
+
+    async def subscribe(self, request: SubscribeRequest, call: Call) -> None:
+        """Streams the log from the start that the request names."""
+        event_filter = self._filter(request, call)
+        subscription = _Subscription(self._log, event_filter, request, call, self._checkpoint)
+        await subscription.run(await self._start(request))
+
+    async def _start(self, request: SubscribeRequest) -> int:
+        """The position after which the stream starts, but for `from_time`."""
+        head = self._log.head
+        if request.WhichOneof("start") == "from_head":
+            return head.position
+        after = request.after_position
+        if after > head.position:
+            message = f"Position {after} is beyond the head, {head.position}"
+            if self._origin is not None:
+                raise Unavailable("LOG_BEHIND", message, head_position=head.position)
+            raise OutOfRange("POSITION_BEYOND_HEAD", message, head_position=head.position)
+        if request.after_digest and request.after_digest != await self._log.digest_at(after):
+            raise DataLoss("LOG_DIVERGED", f"This is not the log that was read up to {after}")
+        return after
+
+    def _filter(self, request: SubscribeRequest, call: Call) -> EventFilter:
+        tenant_id = call.tenant_id_or_every
+        check(request, at_least("after_position", 0), between("max_batch_size", 0, MAX_PAGE_EVENTS))
+        if request.after_digest:
+            if request.WhichOneof("start") != "after_position":
+                raise invalid_field("after_digest", "goes with after_position")
+            if len(request.after_digest) != DIGEST_BYTES:
+                raise invalid_field("after_digest", f"must have {DIGEST_BYTES} bytes")
+        conditions: dict[str, frozenset[str]] = {}
+        for name in ("event_types", "aggregate_types", "aggregate_ids", "correlation_ids"):
+            values = getattr(request.filter, name)
+            if len(values) > MAX_FILTER_VALUES:
+                raise invalid_field(f"filter.{name}", f"at most {MAX_FILTER_VALUES}")
+            conditions[name] = frozenset(values)
+        self._check_values("event_types", conditions, lambda value: value in self._event_types)
+        self._check_values(
+            "aggregate_types", conditions, lambda value: value in self._aggregate_types
+        )
+        for name in ("aggregate_ids", "correlation_ids"):
+            self._check_values(
+                name, conditions, lambda value: 0 < len(value.encode()) <= MAX_ID_BYTES
+            )
+        return EventFilter(tenant_id, **conditions)
+
+    def _check_values(
+        self, name: str, conditions: dict[str, frozenset[str]], is_right: Callable[[str], bool]
+    ) -> None:
+        for value in sorted(conditions[name]):
+            if not is_right(value):
+                raise invalid_field(f"filter.{name}", f"unknown: {value[:MAX_ID_BYTES]!r}")
+
+    def _checkpoint(self, position: int, digest: bytes) -> Checkpoint:
+        head = self._log.head
+        if self._origin is None:
+            origin = Origin(head.position, time.time_ns() // 1000)
+        else:
+            origin = self._origin()
+        return Checkpoint(
+            position=position,
+            # A page can be newer than the head that this process has been told of.
+            head_position=max(head.position, position),
+            head_time=timestamp(head.time) if head.position else None,
+            digest=digest,
+            origin_head_position=max(origin.head_position, head.position),
+            origin_heard_at=timestamp(origin.heard_at) if origin.heard_at else None,
+        )
+
+
+class _Subscription:
+    """One stream."""
+
+    def __init__(
+        self,
+        log: EventLog,
+        event_filter: EventFilter,
+        request: SubscribeRequest,
+        call: Call,
+        checkpoint: Callable[[int, bytes], Checkpoint],
+    ) -> None:
+        self._log = log
+        self._filter = event_filter
+        self._limit = request.max_batch_size or DEFAULT_BATCH_EVENTS
+        self._stop_at = log.head.position if request.stop_at_head else None
+        self._not_before: int | None = None
+        if request.WhichOneof("start") == "from_time":
+            moment = microseconds("from_time", request.from_time)
+            self._not_before = moment + (request.from_time.nanos % 1000 > 0)
+        self._call = call
+        self._checkpoint = checkpoint
+        self._sent_at = float("-inf")
+
+    async def run(self, after: int) -> None:
+        """Streams what follows a position."""
+        is_told = False
+        while True:
+            head = self._log.head
+            page = await self._page(after, head)
+            after = page.position
+            is_at_end = after >= (head.position if self._stop_at is None else self._stop_at)
+            # A stream whose filter selects little is told now and then how far it has come.
+            if page.records or (is_at_end and not is_told) or self._is_due():
+                await self._send(page)
+                is_told = is_at_end
+            if is_at_end and self._stop_at is not None:
+                return
+            if is_at_end:
+                await self._wait(after)
+
+    async def _page(self, after: int, head: Head) -> Page:
+        if self._not_before is not None:
+            if head.time < self._not_before and self._stop_at is None:
+                return Page([], head.position, head.digest)
+            after = await self._log.position_at(self._not_before - 1)
+            self._not_before = None
+        if self._stop_at is None:
+            return await self._log.read(after, self._limit, self._filter)
+        until = max(after, self._stop_at)
+        return await self._log.read(after, self._limit, self._filter, until)
+
+    async def _wait(self, after: int) -> None:
+        try:
+            async with asyncio.timeout(HEARTBEAT_S):
+                await self._log.wait(after)
+        except TimeoutError:
+            self._sent_at = float("-inf")
+
+    def _is_due(self) -> bool:
+        return time.monotonic() - self._sent_at >= HEARTBEAT_S
+
+    async def _send(self, page: Page) -> None:
+        # Who does not see the whole log has nothing to compare its digest with.
+        digest = page.digest if self._filter == EVERYTHING else b""
+        checkpoint = self._checkpoint(page.position, digest)
+        await self._call.send(StoredSubscribeResponse(events=page.records, checkpoint=checkpoint))
+        self._sent_at = time.monotonic()
+
+
+def timestamp(microseconds: int) -> Timestamp:
+    """A protobuf timestamp of a time of the log."""
+    seconds, rest = divmod(microseconds, 1_000_000)
+    return Timestamp(seconds=seconds, nanos=rest * 1000)

@@ -1,0 +1,54 @@
+"""A service as a process: its options, its first line, its exit code."""
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from typing import Annotated, Any
+
+import typer
+
+from shared import service_log
+from shared.errors import TidemarkError
+from shared.server import InsecureListen
+from shared.service_log import LogLevel
+
+Insecure = Annotated[
+    bool,
+    typer.Option(
+        "--insecure",
+        envvar="TIDEMARK_INSECURE",
+        help="Listen without TLS on an address that other machines can reach.",
+    ),
+]
+MaxStreams = Annotated[
+    int,
+    typer.Option(
+        envvar="TIDEMARK_MAX_STREAMS",
+        min=1,
+        help="Streams open at once; beyond, RESOURCE_EXHAUSTED.",
+    ),
+]
+LogLevelOption = Annotated[
+    LogLevel,
+    typer.Option("--log-level", envvar="TIDEMARK_LOG_LEVEL", help="The least that is logged."),
+]
+
+
+def run(name: str, service: Coroutine[Any, Any, None], log_level: LogLevel) -> None:
+    """Runs a service to its end.
+
+    Raises:
+        typer.Exit: with code 1: it could not start; standard error has the sentence.
+    """
+    service_log.configure(log_level)
+    try:
+        asyncio.run(service)
+    except (TidemarkError, InsecureListen, OSError) as error:
+        sys.stderr.write(f"{name}: {error}\n")
+        raise typer.Exit(1) from error
+
+
+def announce(name: str, address: str) -> None:
+    """Says on standard output that the service is ready, and where."""
+    sys.stdout.write(f"{name} ready on {address}\n")
+    sys.stdout.flush()

@@ -1,0 +1,314 @@
+"""From descriptors to handlers, and from errors to statuses: the same for every RPC.
+
+Handlers take and give bytes, so that a request that does not parse is answered like any other bad
+one (gRPC's own answer would be UNKNOWN), and what is stored as bytes is sent as bytes.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import grpc
+import structlog
+from google.protobuf import message_factory
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError, Message
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from shared.checks import id_violations
+from shared.errors import (
+    Exhausted,
+    Internal,
+    InvalidArgument,
+    InvalidFields,
+    Refused,
+    TidemarkError,
+    Unavailable,
+    invalid_field,
+)
+
+ERROR_DOMAIN = "tidemark"
+TENANT_HEADER = "x-tenant-id"
+DEFAULT_TENANT = "default"
+EVERY_TENANT = "*"
+
+ServicerContext = grpc.aio.ServicerContext[bytes, bytes]
+Request = TypeVar("Request", bound=Message)
+
+logger = structlog.get_logger(__name__)
+
+
+class Drain:
+    """The end of a service: what is begun is finished, and streams are told to end."""
+
+    def __init__(self) -> None:
+        self.is_on = False
+        self._callbacks: set[Callable[[], object]] = set()
+
+    def start(self) -> None:
+        """Calls everyone who asked."""
+        self.is_on = True
+        for callback in list(self._callbacks):
+            callback()
+
+    @contextmanager
+    def calling(self, callback: Callable[[], object]) -> Iterator[None]:
+        """Has the callback called when the end comes, or at once if it has come."""
+        self._callbacks.add(callback)
+        try:
+            if self.is_on:
+                callback()
+            yield
+        finally:
+            self._callbacks.discard(callback)
+
+
+class Call:
+    """One call: who makes it, how long it may take, and where its responses go."""
+
+    def __init__(self, context: ServicerContext, drain: Drain) -> None:
+        self._context = context
+        self.drain = drain
+
+    @property
+    def tenant_id(self) -> str:
+        """The tenant whose data the call is about.
+
+        Raises:
+            InvalidFields: the header is no tenant's id, or asks for every tenant.
+        """
+        tenant_id = self._tenant_header()
+        if tenant_id == EVERY_TENANT:
+            raise invalid_field(TENANT_HEADER, "every tenant is for Subscribe alone")
+        return tenant_id
+
+    @property
+    def tenant_id_or_every(self) -> str | None:
+        """The same, or None for every tenant.
+
+        Raises:
+            InvalidFields: the header is no tenant's id.
+        """
+        tenant_id = self._tenant_header()
+        return None if tenant_id == EVERY_TENANT else tenant_id
+
+    @property
+    def time_remaining(self) -> float | None:
+        """Seconds to the caller's deadline; None: it has none."""
+        return self._context.time_remaining()
+
+    async def send(self, response: Message) -> None:
+        """Sends one response of a stream; returns when the peer can take more."""
+        await self._context.write(response.SerializeToString())
+
+    def _tenant_header(self) -> str:
+        tenant_id: str | bytes = DEFAULT_TENANT
+        for name, value in self._context.invocation_metadata() or ():
+            if name == TENANT_HEADER:
+                tenant_id = value
+        if isinstance(tenant_id, bytes) or not tenant_id:
+            raise invalid_field(TENANT_HEADER, "must not be empty")
+        if violations := list(id_violations(TENANT_HEADER, tenant_id)):
+            raise InvalidFields(*violations)
+        return tenant_id
+
+
+UnaryMethod = Callable[[Any, Call], Awaitable[Message]]
+StreamMethod = Callable[[Any, Call], Awaitable[None]]
+"""Sends its responses through the call. With a stream of requests, it takes an iterator of them."""
+
+
+class Calls:
+    """What the calls of one server have in common: their limit, their number, their end.
+
+    Args:
+        max_streams: server-streaming calls open at once; beyond, RESOURCE_EXHAUSTED.
+    """
+
+    def __init__(self, max_streams: int) -> None:
+        self.drain = Drain()
+        self._max_streams = max_streams
+        self._streams = 0
+        self._active = 0
+        self._is_idle = asyncio.Event()
+        self._is_idle.set()
+
+    async def wait_until_idle(self) -> None:
+        """Returns when no call is being answered."""
+        await self._is_idle.wait()
+
+    def handler(
+        self, service: ServiceDescriptor, method_of: Callable[[MethodDescriptor], Any]
+    ) -> grpc.GenericRpcHandler:
+        """Handlers for every RPC of a service.
+
+        Args:
+            service: the service.
+            method_of: gives the function that answers an RPC.
+        """
+        return grpc.method_handlers_generic_handler(
+            service.full_name,
+            {method.name: self._method(method, method_of(method)) for method in service.methods},
+        )
+
+    def _method(self, method: MethodDescriptor, function: Any) -> Any:
+        if not method.server_streaming:
+            return grpc.unary_unary_rpc_method_handler(self._unary(method, function))
+        if not method.client_streaming:
+            return grpc.unary_stream_rpc_method_handler(self._stream(method, function))
+        return grpc.stream_stream_rpc_method_handler(self._bidirectional(method, function))
+
+    def _unary(self, method: MethodDescriptor, function: UnaryMethod) -> Any:
+        parse = _parser(method)
+
+        async def handle(raw: bytes, context: ServicerContext) -> bytes:
+            with self._counted():
+                try:
+                    response = await function(parse(raw), Call(context, self.drain))
+                    return response.SerializeToString()
+                except TidemarkError as error:
+                    status = status_of(error, method)
+                except Exception:
+                    logger.exception("call_failed_unexpectedly", rpc=method.full_name)
+                    status = status_of(Internal())
+                await context.abort_with_status(rpc_status.to_status(status))
+                raise AssertionError("abort returned")
+
+        return handle
+
+    def _stream(self, method: MethodDescriptor, function: StreamMethod) -> Any:
+        parse = _parser(method)
+
+        async def handle(raw: bytes, context: ServicerContext) -> None:
+            call = Call(context, self.drain)
+            await self._run_stream(method, context, lambda: function(parse(raw), call))
+
+        return handle
+
+    def _bidirectional(self, method: MethodDescriptor, function: StreamMethod) -> Any:
+        parse = _parser(method)
+
+        async def handle(raw: AsyncIterator[bytes], context: ServicerContext) -> None:
+            requests = (parse(each) async for each in raw)
+            call = Call(context, self.drain)
+            # It ends by itself when the service does: what it has taken on is to be answered.
+            await self._run_stream(method, context, lambda: function(requests, call), cancel=False)
+
+        return handle
+
+    async def _run_stream(
+        self,
+        method: MethodDescriptor,
+        context: ServicerContext,
+        function: Callable[[], Awaitable[None]],
+        *,
+        cancel: bool = True,
+    ) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # a handler runs in a task
+        with self._counted():
+            try:
+                with (
+                    self._counted_stream(),
+                    self.drain.calling(task.cancel if cancel else _nothing),
+                ):
+                    await function()
+            except TidemarkError as error:
+                status = status_of(error, method)
+            except asyncio.CancelledError:
+                if not self.drain.is_on or context.cancelled():
+                    raise
+                task.uncancel()
+                status = status_of(Unavailable("DRAINING", "The service is stopping"), method)
+            except Exception:
+                logger.exception("call_failed_unexpectedly", rpc=method.full_name)
+                status = status_of(Internal())
+            else:
+                return
+            await context.abort_with_status(rpc_status.to_status(status))
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        self._active += 1
+        self._is_idle.clear()
+        try:
+            yield
+        finally:
+            self._active -= 1
+            if self._active == 0:
+                self._is_idle.set()
+
+    @contextmanager
+    def _counted_stream(self) -> Iterator[None]:
+        if self._streams >= self._max_streams:
+            raise Exhausted("TOO_MANY_STREAMS", "Too many open streams", limit=self._max_streams)
+        self._streams += 1
+        try:
+            yield
+        finally:
+            self._streams -= 1
+
+
+def methods_of(implementation: object) -> Callable[[MethodDescriptor], Any]:
+    """Answers each RPC with the object's method of the same name, in snake case.
+
+    Raises:
+        AttributeError: there is none.
+    """
+
+    def method_of(method: MethodDescriptor) -> Any:
+        return getattr(implementation, re.sub(r"(?<!^)(?=[A-Z])", "_", method.name).lower())
+
+    return method_of
+
+
+def status_of(error: TidemarkError, method: MethodDescriptor | None = None) -> status_pb2.Status:
+    """The error as a caller sees it; what an operator has to know of it is logged here."""
+    if not error.is_verdict and not isinstance(error, Internal):
+        name = method.full_name if method else None
+        logger.warning("call_failed", rpc=name, error=str(error), cause=repr(error.__cause__))
+    status = status_pb2.Status(code=error.code, message=error.message)
+    details: list[Message] = [
+        error_details_pb2.ErrorInfo(
+            reason=error.reason, domain=ERROR_DOMAIN, metadata=error.metadata
+        )
+    ]
+    if isinstance(error, InvalidFields):
+        violations = [violation._asdict() for violation in error.violations]
+        details.append(error_details_pb2.BadRequest(field_violations=violations))
+    if isinstance(error, Refused):
+        violation = {"type": error.reason, "description": error.message, "subject": _subject(error)}
+        details.append(error_details_pb2.PreconditionFailure(violations=[violation]))
+    if error.retry_after is not None:
+        delay = Duration()
+        delay.FromMilliseconds(round(error.retry_after * 1000))
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    for detail in details:
+        status.details.add().Pack(detail)
+    return status
+
+
+def _subject(error: TidemarkError) -> str:
+    metadata: Mapping[str, str] = error.metadata
+    return f"{metadata.get('aggregate_type', '')}/{metadata.get('aggregate_id', '')}"
+
+
+def _parser(method: MethodDescriptor) -> Callable[[bytes], Message]:
+    request_class = message_factory.GetMessageClass(method.input_type)
+
+    def parse(raw: bytes) -> Message:
+        try:
+            return request_class.FromString(raw)
+        except DecodeError as error:
+            name = method.input_type.full_name
+            raise InvalidArgument("MALFORMED_REQUEST", f"Not a valid {name}") from error
+
+    return parse
+
+
+def _nothing() -> None:
+    """For who needs no telling."""

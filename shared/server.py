@@ -1,0 +1,130 @@
+"""A gRPC server as both services run it: where it listens, what it says of itself, how it ends."""
+
+import asyncio
+import ipaddress
+import signal
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import grpc
+import structlog
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from shared.rpc import Calls
+
+MAX_REQUEST_BYTES = 4 << 20
+GRACE_S = 10.0
+"""How long calls may take to end once the service is told to stop."""
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+OPTIONS = [
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    # A peer that has vanished is noticed within 40 s, and clients may look as often as every 10 s.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    # Without this a second process could listen on the same port.
+    ("grpc.so_reuseport", 0),
+]
+
+logger = structlog.get_logger(__name__)
+
+
+class InsecureListen(Exception):
+    """The address is reachable from elsewhere, and nobody said that this is wanted."""
+
+
+class Server:
+    """An async context manager: on leaving, whatever is still open is cut off.
+
+    Args:
+        listen: HOST:PORT; port 0 is a free one.
+        insecure: listen without TLS on an address that other machines can reach.
+        max_streams: streams open at once.
+    """
+
+    def __init__(self, listen: str, *, insecure: bool, max_streams: int) -> None:
+        if not insecure and not _is_loopback(listen):
+            raise InsecureListen(
+                f"{listen} can be reached from other machines, and there is no TLS: listen on"
+                " 127.0.0.1, or say --insecure if the network is trusted"
+            )
+        self._listen = listen
+        self._calls = Calls(max_streams)
+        self._server = grpc.aio.server(options=OPTIONS)
+        self._health = health.aio.HealthServicer()
+        self._services: list[str] = []
+
+    def add(self, service: ServiceDescriptor, method_of: Callable[[MethodDescriptor], Any]) -> None:
+        """Serves a service; see `shared.rpc.Calls.handler`."""
+        self._server.add_generic_rpc_handlers((self._calls.handler(service, method_of),))
+        self._services.append(service.full_name)
+
+    async def set_health(self, services: Iterable[str], *, is_serving: bool) -> None:
+        """Says how services are, by their full names; "" is the whole server."""
+        for service in services:
+            await self._health.set(service, SERVING if is_serving else NOT_SERVING)
+
+    async def start(self) -> str:
+        """Starts to serve.
+
+        Returns:
+            The address, with the port it got.
+
+        Raises:
+            OSError: the address cannot be had.
+        """
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        known = [*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME]
+        reflection.enable_server_reflection(known, self._server)
+        try:
+            port = self._server.add_insecure_port(self._listen)
+        except RuntimeError as error:
+            raise OSError(f"Cannot listen on {self._listen}: {error}") from error
+        await self._server.start()
+        await self.set_health(["", *self._services], is_serving=True)
+        return f"{self._listen.rpartition(':')[0]}:{port}"
+
+    async def serve_until_signal(self) -> None:
+        """Serves until SIGTERM or SIGINT, then lets calls end: see `drain`."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await stop.wait()
+        await self.drain()
+
+    async def drain(self) -> None:
+        """Takes no more calls, finishes those that are being answered, ends the streams."""
+        logger.info("draining")
+        await self._health.enter_graceful_shutdown()
+        stopping = asyncio.create_task(self._server.stop(GRACE_S))
+        self._calls.drain.start()
+        try:
+            async with asyncio.timeout(GRACE_S):
+                await self._calls.wait_until_idle()
+        except TimeoutError:
+            logger.warning("calls_cut_off", after_s=GRACE_S)
+        # What is left are others' streams, such as a health watch.
+        await self._server.stop(None)
+        await stopping
+
+    async def __aenter__(self) -> "Server":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._server.stop(None)
+
+
+def _is_loopback(listen: str) -> bool:
+    host = listen.rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
