@@ -6,12 +6,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from shared.aggregates.aggregate import Aggregate
 from shared.checks import MAX_ID_BYTES, at_least, between, check, microseconds
 from shared.errors import DataLoss, OutOfRange, Unavailable, invalid_field
-from shared.log.log import EVERYTHING, MAX_PAGE_EVENTS, EventFilter, EventLog, Head, Page
+from shared.log.log import (
+    EVERYTHING,
+    MAX_PAGE_EVENTS,
+    EventFilter,
+    EventLog,
+    Head,
+    Page,
+    timestamp_of,
+)
 from shared.rpc import Call
 from tidemark.internal.v1.stored_pb2 import StoredSubscribeResponse
 from tidemark.v1.event_pb2 import Checkpoint, SubscribeRequest
@@ -114,10 +120,10 @@ class EventLogService:
             position=position,
             # A page can be newer than the head that this process has been told of.
             head_position=max(head.position, position),
-            head_time=timestamp(head.time) if head.position else None,
+            head_time=timestamp_of(head.time) if head.position else None,
             digest=digest,
             origin_head_position=max(origin.head_position, head.position),
-            origin_heard_at=timestamp(origin.heard_at) if origin.heard_at else None,
+            origin_heard_at=timestamp_of(origin.heard_at) if origin.heard_at else None,
         )
 
 
@@ -188,9 +194,3 @@ class _Subscription:
         checkpoint = self._checkpoint(page.position, digest)
         await self._call.send(StoredSubscribeResponse(events=page.records, checkpoint=checkpoint))
         self._sent_at = time.monotonic()
-
-
-def timestamp(microseconds: int) -> Timestamp:
-    """A protobuf timestamp of a time of the log."""
-    seconds, rest = divmod(microseconds, 1_000_000)
-    return Timestamp(seconds=seconds, nanos=rest * 1000)

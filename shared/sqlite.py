@@ -53,7 +53,7 @@ class Readers:
     """A bounded pool of connections that only read."""
 
     def __init__(self, connections: list[Connection]) -> None:
-        self._connections = connections
+        self._count = len(connections)
         self._free: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
         for connection in connections:
             self._free.put_nowait(connection)
@@ -75,9 +75,9 @@ class Readers:
             self._free.put_nowait(connection)
 
     async def close(self) -> None:
-        """Waits for what runs and closes all."""
-        for connection in self._connections:
-            await connection.close()
+        """Waits for whoever has one or waits for one, and closes all."""
+        for _ in range(self._count):
+            await (await self._free.get()).close()
 
 
 class FileLock:

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar, cast
 from google.protobuf import descriptor_pb2
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.descriptor import Descriptor
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from tidemark.v1.event_pb2 import RecordedEvent
 
@@ -79,12 +79,26 @@ class Aggregate(Generic[State]):
 
         Raises:
             UnknownEvent: the payload is of a type that is not among its events.
+            CorruptHistory: it is not of the type that it says.
         """
-        payload = event.payload
-        message = self._event_by_url.get(payload.type_url)
-        if message is None:
-            raise UnknownEvent(f"{payload.type_url} at position {event.position}")
-        return message.FromString(payload.value)
+        payload = self.unpack_known(event)
+        if payload is None:
+            raise UnknownEvent(f"{event.payload.type_url} at position {event.position}")
+        return payload
+
+    def unpack_known(self, event: RecordedEvent) -> Message | None:
+        """The same, or None for a payload of another type.
+
+        Raises:
+            CorruptHistory: the payload is not of the type that it says.
+        """
+        message = self._event_by_url.get(event.payload.type_url)
+        try:
+            return None if message is None else message.FromString(event.payload.value)
+        except DecodeError as error:
+            raise CorruptHistory(
+                f"The {event.payload.type_url} at position {event.position} does not parse"
+            ) from error
 
     def fold(
         self, state: State | None, event: RecordedEvent, *, ignore_unknown: bool = False
@@ -101,12 +115,7 @@ class Aggregate(Generic[State]):
             CorruptHistory: it is not the event that follows.
             UnknownEvent: see `ignore_unknown`.
         """
-        try:
-            payload = self.unpack(event)
-        except UnknownEvent:
-            if not ignore_unknown:
-                raise
-            payload = None
+        payload = self.unpack_known(event) if ignore_unknown else self.unpack(event)
         before: Any = state
         version = 0 if before is None else before.version
         if event.version != version + 1:

@@ -11,12 +11,14 @@ Promises of every adapter, held by `tests/log/contract.py`:
 - `occurred_at` strictly increases along the log, whatever the clock does.
 """
 
-import asyncio
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from shared.changes import Changes
 from tidemark.v1.event_pb2 import RecordedEvent
 
 EMPTY_DIGEST = bytes(32)
@@ -263,18 +265,17 @@ class HeadSignal:
 
     def __init__(self, head: Head) -> None:
         self.head = head
-        self._moved = asyncio.Event()
+        self._changes = Changes()
 
     def move(self, head: Head) -> None:
         """Sets the head and wakes everyone."""
         self.head = head
-        moved, self._moved = self._moved, asyncio.Event()
-        moved.set()
+        self._changes.notify()
 
     async def wait(self, after: int) -> None:
         """Returns once the head is beyond a position."""
         while self.head.position <= after:
-            await self._moved.wait()
+            await self._changes.next()
 
 
 def chain(digest: bytes, record: bytes) -> bytes:
@@ -292,4 +293,15 @@ def stamp(event: RecordedEvent, position: int, time: int) -> bytes:
 
 def time_of(event: RecordedEvent) -> int:
     """When the event was recorded, in microseconds."""
-    return event.occurred_at.seconds * MICROSECONDS + event.occurred_at.nanos // 1000
+    return time_of_timestamp(event.occurred_at)
+
+
+def time_of_timestamp(moment: Timestamp) -> int:
+    """A protobuf timestamp in microseconds."""
+    return moment.seconds * MICROSECONDS + moment.nanos // 1000
+
+
+def timestamp_of(time: int) -> Timestamp:
+    """A time of the log as a protobuf timestamp."""
+    seconds, microseconds = divmod(time, MICROSECONDS)
+    return Timestamp(seconds=seconds, nanos=microseconds * 1000)

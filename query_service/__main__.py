@@ -1,0 +1,110 @@
+"""The query service: wiring, and the command line."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+
+from query_service.past import Past
+from query_service.projection_service import Projections
+from query_service.projections import PROJECTIONS
+from query_service.projector import Projector
+from query_service.replay import Replay
+from query_service.replica import Replica
+from shared.event_log_service import EventLogService
+from shared.log.sqlite import SqliteLog
+from shared.process import Insecure, LogLevelOption, MaxStreams, announce, run
+from shared.rpc import methods_of
+from shared.server import Server
+from shared.service_log import LogLevel
+from tidemark.v1 import event_pb2, query_pb2
+
+NAME = "query_service"
+EVENT_LOG_SERVICE = event_pb2.DESCRIPTOR.services_by_name["EventLogService"]
+
+logger = structlog.get_logger(NAME)
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+
+@app.callback()
+def main() -> None:
+    """Follows a log, keeps a copy of it and projections, and answers from them."""
+
+
+@app.command()
+def serve(
+    listen: Annotated[
+        str, typer.Option(envvar="TIDEMARK_LISTEN", help="HOST:PORT; port 0 is a free one.")
+    ] = "127.0.0.1:50052",
+    upstream: Annotated[
+        str,
+        typer.Option(
+            envvar="TIDEMARK_UPSTREAM",
+            help="HOST:PORT of the command service, or of another query service, to follow.",
+        ),
+    ] = "127.0.0.1:50051",
+    store: Annotated[
+        Path,
+        typer.Option(
+            envvar="TIDEMARK_STORE",
+            help="Folder for the copy of the log and the projections.",
+            file_okay=False,
+        ),
+    ] = Path("data/query"),
+    insecure: Insecure = False,
+    max_streams: MaxStreams = 2_000,
+    log_level: LogLevelOption = LogLevel.INFO,
+) -> None:
+    """Serve queries, replays and events until SIGTERM or Ctrl-C."""
+    run(NAME, _serve(listen, upstream, store, insecure, max_streams), log_level)
+
+
+async def _serve(
+    listen: str, upstream: str, folder: Path, insecure: bool, max_streams: int
+) -> None:
+    async with (
+        Server(listen, insecure=insecure, max_streams=max_streams) as server,
+        AsyncExitStack() as open_files,
+    ):
+        log = await SqliteLog.open(folder / "log.db", synchronous="NORMAL")
+        open_files.push_async_callback(log.close)
+        diverged = partial(server.set_health, ["", EVENT_LOG_SERVICE.full_name], is_serving=False)
+        replica = Replica(log, upstream, diverged)
+        past = Past(log)
+        projectors = []
+        for projection in PROJECTIONS:
+            name = projection.service.full_name
+
+            async def set_health(is_serving: bool, name: str = name) -> None:
+                await server.set_health([name], is_serving=is_serving)
+
+            projector = await Projector.open(projection, log, folder, set_health)
+            open_files.push_async_callback(projector.close)
+            projectors.append(projector)
+            server.add(projection.service, methods_of(projection.queries(projector, past)))
+        aggregates = [projection.aggregate for projection in PROJECTIONS]
+        services = query_pb2.DESCRIPTOR.services_by_name
+        server.add(services["ReplayService"], methods_of(Replay(log, past, aggregates)))
+        server.add(services["ProjectionService"], methods_of(Projections(log, replica, projectors)))
+        event_log = EventLogService(log, aggregates, lambda: replica.origin)
+        server.add(EVENT_LOG_SERVICE, methods_of(event_log))
+        address = await server.start()
+        logger.info("serving", address=address, upstream=upstream, position=log.head.position)
+        announce(NAME, address)
+        async with asyncio.TaskGroup() as tasks:
+            running = [
+                tasks.create_task(replica.run(), name="replica"),
+                *(tasks.create_task(each.run(), name=each.projection.name) for each in projectors),
+            ]
+            await server.serve_until_signal()
+            for task in running:
+                task.cancel()
+    logger.info("stopped")
+
+
+if __name__ == "__main__":
+    app()

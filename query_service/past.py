@@ -1,0 +1,112 @@
+"""The past of an aggregate, read from the copy of the log and folded as the write side folds it."""
+
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple
+
+from query_service.waiting import patience
+from shared.aggregates.aggregate import Aggregate
+from shared.checks import microseconds
+from shared.errors import NotFound, invalid_field
+from shared.log.log import MAX_PAGE_EVENTS, AggregateKey, EventLog
+from shared.rpc import Call
+from tidemark.v1.event_pb2 import RecordedEvent
+from tidemark.v1.query_pb2 import AsOf
+
+
+class Moment(NamedTuple):
+    """Up to where: both bounds are included."""
+
+    position: int
+    version: int | None = None
+
+
+class Past:
+    """Answers what was."""
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+
+    async def reach(self, position: int, call: Call) -> None:
+        """Waits until the copy of the log has come this far.
+
+        Raises:
+            Unavailable: PROJECTION_BEHIND: not in time.
+        """
+        if self._log.head.position < position:
+            async with patience(call, f"position {position}"):
+                await self._log.wait(position - 1)
+
+    async def moment(self, as_of: AsOf, field: str, key: AggregateKey, call: Call) -> Moment:
+        """The moment that a request names, once the copy of the log has come that far.
+
+        Raises:
+            InvalidFields: it names none.
+            Unavailable: PROJECTION_BEHIND: not in time.
+        """
+        match as_of.WhichOneof("moment"):
+            case "time":
+                time = microseconds(f"{field}.time", as_of.time)
+                head = self._log.head
+                return Moment(
+                    head.position if time >= head.time else await self._log.position_at(time)
+                )
+            case "position":
+                if as_of.position < 0:
+                    raise invalid_field(f"{field}.position", "must not be negative")
+                await self.reach(as_of.position, call)
+                return Moment(as_of.position)
+            case "version":
+                if as_of.version < 0:
+                    raise invalid_field(f"{field}.version", "must not be negative")
+                await self._reach_version(key, as_of.version, call)
+                return Moment(self._log.head.position, as_of.version)
+            case _:
+                raise invalid_field(field, "must name a moment")
+
+    async def state(
+        self, aggregate: Aggregate[Any], key: AggregateKey, moment: Moment
+    ) -> tuple[Any, int]:
+        """The state at a moment, and the position up to which it contains every event.
+
+        Raises:
+            NotFound: it did not exist then.
+        """
+        state = None
+        position = moment.position
+        async for event in self.events(key, moment):
+            state = aggregate.fold(state, event, ignore_unknown=True)
+            if moment.version is not None:
+                position = event.position
+        if state is None:
+            raise not_found(aggregate)
+        return state, position
+
+    async def events(self, key: AggregateKey, moment: Moment) -> AsyncIterator[RecordedEvent]:
+        """The aggregate's events up to a moment, from the first."""
+        version = 0
+        while True:
+            records = await self._log.read_aggregate(key, version, moment.position)
+            for record in records:
+                event = RecordedEvent.FromString(record)
+                if moment.version is not None and event.version > moment.version:
+                    return
+                yield event
+                version = event.version
+            if len(records) < MAX_PAGE_EVENTS:
+                return
+
+    async def _reach_version(self, key: AggregateKey, version: int, call: Call) -> None:
+        """What has no history at all is not waited for."""
+        if version == 0 or not await self._log.read_aggregate(key):
+            return
+        async with patience(call, f"version {version}"):
+            while True:
+                head = self._log.head
+                if await self._log.read_aggregate(key, version - 1):
+                    return
+                await self._log.wait(head.position)
+
+
+def not_found(aggregate: Aggregate[Any]) -> NotFound:
+    """The answer for an aggregate that does not exist, or did not."""
+    return NotFound(f"{aggregate.name.upper()}_NOT_FOUND", f"There is no such {aggregate.name}")

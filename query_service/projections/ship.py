@@ -1,0 +1,313 @@
+"""Ships as they are, the ports that they dock at, and what is moved there."""
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from query_service.pages import PAGE_CHECKS, Cursor
+from query_service.past import Past, not_found
+from query_service.projection import Projection, States
+from query_service.projector import Projector
+from query_service.watching import watch
+from shared.aggregates.ship import SHIP
+from shared.checks import at_least, check, identifier, text
+from shared.errors import invalid_field
+from shared.log.log import AggregateKey
+from shared.rpc import Call
+from tidemark.v1 import ship_pb2
+from tidemark.v1.event_pb2 import RecordedEvent
+from tidemark.v1.ship_pb2 import (
+    CargoLoaded,
+    CargoUnloaded,
+    GetShipRequest,
+    GetShipResponse,
+    ListPortCargoRequest,
+    ListPortCargoResponse,
+    ListPortsRequest,
+    ListPortsResponse,
+    ListShipsRequest,
+    ListShipsResponse,
+    Port,
+    PortCargo,
+    Ship,
+    ShipDeparted,
+    ShipDocked,
+    ShipStatus,
+    WatchShipRequest,
+    WatchShipResponse,
+)
+
+SCHEMA = """
+CREATE TABLE ships (
+    tenant_id TEXT NOT NULL,
+    ship_id TEXT NOT NULL,
+    status INTEGER NOT NULL,
+    port TEXT NOT NULL,
+    state BLOB NOT NULL,
+    PRIMARY KEY (tenant_id, ship_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX ships_by_port ON ships (tenant_id, port, ship_id);
+CREATE INDEX ships_by_status ON ships (tenant_id, status, ship_id);
+CREATE TABLE ports (
+    tenant_id TEXT NOT NULL,
+    port TEXT NOT NULL,
+    ships_docked INTEGER NOT NULL,
+    PRIMARY KEY (tenant_id, port)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE port_cargo (
+    tenant_id TEXT NOT NULL,
+    port TEXT NOT NULL,
+    item TEXT NOT NULL,
+    aboard INTEGER NOT NULL,
+    loaded INTEGER NOT NULL,
+    unloaded INTEGER NOT NULL,
+    PRIMARY KEY (tenant_id, port, item)
+) STRICT, WITHOUT ROWID;
+"""
+
+
+class _At(NamedTuple):
+    """A port of a tenant."""
+
+    tenant_id: str
+    port: str
+
+
+class _Moved:
+    """By how much a row of `port_cargo` changes."""
+
+    __slots__ = ("aboard", "loaded", "unloaded")
+
+    def __init__(self) -> None:
+        self.aboard = 0
+        self.loaded = 0
+        self.unloaded = 0
+
+
+class _Batch:
+    """What a batch of events changes, gathered first and written once."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self._ships = States(db, SHIP, "ships")
+        self._docked: defaultdict[_At, int] = defaultdict(int)
+        self._moved: defaultdict[tuple[_At, str], _Moved] = defaultdict(_Moved)
+
+    def apply(self, event: RecordedEvent) -> None:
+        """Gathers what one event changes."""
+        payload = SHIP.unpack_known(event)
+        moors = isinstance(payload, ShipDocked | ShipDeparted)
+        ship = self._ships.get(event)
+        if moors and ship is not None:
+            self._moor(event.tenant_id, ship, -1)
+        ship = self._ships.fold(event)
+        if moors:
+            self._moor(event.tenant_id, ship, +1)
+        match payload:
+            case CargoLoaded(port=port, item=item, quantity=quantity):
+                moved = self._moved[_At(event.tenant_id, port), item]
+                moved.aboard += quantity
+                moved.loaded += quantity
+            case CargoUnloaded(port=port, item=item, quantity=quantity):
+                moved = self._moved[_At(event.tenant_id, port), item]
+                moved.aboard -= quantity
+                moved.unloaded += quantity
+
+    def _moor(self, tenant_id: str, ship: Ship, sign: int) -> None:
+        """Counts a docked ship and its cargo in at its port (+1), or out of it (-1)."""
+        if not ship.current_port:
+            return
+        at = _At(tenant_id, ship.current_port)
+        self._docked[at] += sign
+        for item, quantity in ship.cargo.items():
+            self._moved[at, item].aboard += sign * quantity
+
+    def write(self) -> set[AggregateKey]:
+        """Writes it all, and returns the ships that changed."""
+        ships = self._ships.states
+        self._db.executemany(
+            "INSERT INTO ships VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+            " status = excluded.status, port = excluded.port, state = excluded.state",
+            [
+                (
+                    key.tenant_id,
+                    key.aggregate_id,
+                    ship.status,
+                    ship.current_port,
+                    ship.SerializeToString(deterministic=True),
+                )
+                for key, ship in ships.items()
+            ],
+        )
+        self._db.executemany(
+            "INSERT INTO ports VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET"
+            " ships_docked = ships_docked + excluded.ships_docked",
+            [(*at, docked) for at, docked in self._docked.items()],
+        )
+        self._db.executemany(
+            "INSERT INTO port_cargo VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+            " aboard = aboard + excluded.aboard, loaded = loaded + excluded.loaded,"
+            " unloaded = unloaded + excluded.unloaded",
+            [
+                (*at, item, moved.aboard, moved.loaded, moved.unloaded)
+                for (at, item), moved in self._moved.items()
+            ],
+        )
+        return set(ships)
+
+
+def apply(db: sqlite3.Connection, events: Sequence[RecordedEvent]) -> set[AggregateKey]:
+    """See `Projection.apply`."""
+    batch = _Batch(db)
+    for event in events:
+        batch.apply(event)
+    return batch.write()
+
+
+class ShipQueries:
+    """ShipQueryService."""
+
+    def __init__(self, projector: Projector, past: Past) -> None:
+        self._projector = projector
+        self._past = past
+
+    async def get_ship(self, request: GetShipRequest, call: Call) -> GetShipResponse:
+        """See the contract."""
+        key = AggregateKey(call.tenant_id, SHIP.name, request.ship_id)
+        check(request, identifier("ship_id"), at_least("min_position", 0))
+        if request.HasField("as_of"):
+            await self._past.reach(request.min_position, call)
+            moment = await self._past.moment(request.as_of, "as_of", key, call)
+            ship, position = await self._past.state(SHIP, key, moment)
+        else:
+            ship, position = await self._projector.query(call, request.min_position, _ship, key)
+        if ship is None:
+            raise not_found(SHIP)
+        return GetShipResponse(ship=ship, position=position)
+
+    async def list_ships(self, request: ListShipsRequest, call: Call) -> ListShipsResponse:
+        """See the contract."""
+        tenant_id = call.tenant_id
+        check(request, *PAGE_CHECKS)
+        if request.port:
+            check(request, text("port"))
+        if request.status not in ShipStatus.values():
+            raise invalid_field("status", "is unknown")
+        cursor = Cursor(request, "")
+        (ships, token), position = await self._projector.query(
+            call, request.min_position, _ships, tenant_id, request, cursor
+        )
+        return ListShipsResponse(
+            ships=[Ship.FromString(ship) for ship in ships],
+            next_page_token=token,
+            position=position,
+        )
+
+    async def watch_ship(self, request: WatchShipRequest, call: Call) -> None:
+        """See the contract."""
+        key = AggregateKey(call.tenant_id, SHIP.name, request.ship_id)
+        check(request, identifier("ship_id"), at_least("min_position", 0))
+        await watch(self._projector, call, key, request.min_position, _ship, _watched)
+
+    async def list_ports(self, request: ListPortsRequest, call: Call) -> ListPortsResponse:
+        """See the contract."""
+        tenant_id = call.tenant_id
+        check(request, *PAGE_CHECKS)
+        cursor = Cursor(request, "")
+        (ports, token), position = await self._projector.query(
+            call, request.min_position, _ports, tenant_id, cursor
+        )
+        return ListPortsResponse(
+            ports=[Port.FromString(port) for port in ports],
+            next_page_token=token,
+            position=position,
+        )
+
+    async def list_port_cargo(
+        self, request: ListPortCargoRequest, call: Call
+    ) -> ListPortCargoResponse:
+        """See the contract."""
+        tenant_id = call.tenant_id
+        check(request, text("port"), *PAGE_CHECKS)
+        cursor = Cursor(request, "")
+        (cargo, token), position = await self._projector.query(
+            call, request.min_position, _port_cargo, _At(tenant_id, request.port), cursor
+        )
+        return ListPortCargoResponse(
+            cargo=[PortCargo.FromString(item) for item in cargo],
+            next_page_token=token,
+            position=position,
+        )
+
+
+def _ship(db: sqlite3.Connection, key: AggregateKey) -> Ship | None:
+    found = db.execute(
+        "SELECT state FROM ships WHERE tenant_id = ? AND ship_id = ?",
+        (key.tenant_id, key.aggregate_id),
+    ).fetchone()
+    return Ship.FromString(found[0]) if found else None
+
+
+def _watched(ship: Ship, position: int) -> WatchShipResponse:
+    return WatchShipResponse(ship=ship, position=position)
+
+
+def _ships(
+    db: sqlite3.Connection, tenant_id: str, request: ListShipsRequest, cursor: Cursor
+) -> tuple[list[bytes], str]:
+    conditions = ["tenant_id = ?", "ship_id > ?"]
+    arguments: list[str | int] = [tenant_id, cursor.after]
+    if request.port:
+        conditions.append("port = ?")
+        arguments.append(request.port)
+    if request.status:
+        conditions.append("status = ?")
+        arguments.append(request.status)
+    rows = db.execute(
+        f"SELECT ship_id, state FROM ships WHERE {' AND '.join(conditions)}"  # noqa: S608  # conditions of ours
+        " ORDER BY ship_id LIMIT ?",
+        (*arguments, cursor.size + 1),
+    )
+    return cursor.page(rows)
+
+
+def _ports(db: sqlite3.Connection, tenant_id: str, cursor: Cursor) -> tuple[list[bytes], str]:
+    rows = db.execute(
+        "SELECT port, ships_docked FROM ports WHERE tenant_id = ? AND port > ?"
+        " ORDER BY port LIMIT ?",
+        (tenant_id, cursor.after, cursor.size + 1),
+    )
+    return cursor.page(
+        (name, Port(name=name, ships_docked=docked).SerializeToString()) for name, docked in rows
+    )
+
+
+def _port_cargo(db: sqlite3.Connection, at: _At, cursor: Cursor) -> tuple[list[bytes], str]:
+    # What only passed through is neither here nor was moved here.
+    rows = db.execute(
+        "SELECT item, aboard, loaded, unloaded FROM port_cargo"
+        " WHERE tenant_id = ? AND port = ? AND item > ?"
+        " AND (aboard > 0 OR loaded > 0 OR unloaded > 0) ORDER BY item LIMIT ?",
+        (*at, cursor.after, cursor.size + 1),
+    )
+    return cursor.page(
+        (
+            item,
+            PortCargo(
+                item=item, aboard=aboard, loaded=loaded, unloaded=unloaded
+            ).SerializeToString(),
+        )
+        for item, aboard, loaded, unloaded in rows
+    )
+
+
+SHIPS = Projection(
+    name="ships",
+    aggregate=SHIP,
+    schema_version=1,
+    schema=SCHEMA,
+    apply=apply,
+    service=ship_pb2.DESCRIPTOR.services_by_name["ShipQueryService"],
+    queries=ShipQueries,
+)

@@ -1,0 +1,218 @@
+"""Keeps one projection up to date and answers from it: its faults, its rebuilds, its watchers."""
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar, TypeVarTuple
+
+import structlog
+
+from query_service.building import BATCH_EVENTS, Building, ProjectionFault
+from query_service.projection import Projection
+from query_service.store import ProjectionStore
+from query_service.waiting import patience
+from shared.changes import Changes
+from shared.errors import Exhausted, TidemarkError, Unavailable
+from shared.log.log import AggregateKey, EventLog
+from shared.rpc import Call
+
+RETRY_S = 1.0
+"""After an error of the machine, such as a full disk."""
+
+T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
+
+logger = structlog.get_logger(__name__)
+
+
+class Rebuild:
+    """How far a rebuild has come."""
+
+    def __init__(self) -> None:
+        self.position = 0
+        self.is_done = False
+        self.failure: TidemarkError | None = None
+        self.changes = Changes()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether there is nothing more to come."""
+        return self.is_done or self.failure is not None
+
+
+class Projector:
+    """Runs one projection on the copy of the log. Made by `open`.
+
+    `on_health` is told whether the projection's queries can be answered.
+    """
+
+    def __init__(
+        self,
+        projection: Projection[Any],
+        log: EventLog,
+        folder: Path,
+        store: ProjectionStore,
+        on_health: Callable[[bool], Awaitable[None]],
+    ) -> None:
+        self.projection = projection
+        self.fault: ProjectionFault | None = None
+        self.rebuilding: Rebuild | None = None
+        self._log = log
+        self._folder = folder
+        self._building = Building(projection, log, store)
+        self._on_health = on_health
+        self._changes = Changes()
+        self._watchers: dict[AggregateKey, set[asyncio.Event]] = {}
+        # Held while the store moves on, so that a rebuilt one can take its place in between.
+        self._moving = asyncio.Lock()
+        self._tasks = asyncio.TaskGroup()
+
+    @classmethod
+    async def open(
+        cls,
+        projection: Projection[Any],
+        log: EventLog,
+        folder: Path,
+        on_health: Callable[[bool], Awaitable[None]],
+    ) -> "Projector":
+        """Opens the projection's file in the folder, or makes it."""
+        store = await ProjectionStore.open_live(folder, projection)
+        return cls(projection, log, folder, store, on_health)
+
+    @property
+    def position(self) -> int:
+        """Answers contain every event up to here."""
+        return self._building.position
+
+    async def run(self) -> None:
+        """Follows the log until cancelled."""
+        async with self._tasks:
+            await self._stopping_at_a_fault(self._building.verify)
+            while True:
+                while self.fault is not None:
+                    await self._changes.next()
+                await self._log.wait(self.position)
+                await self._stopping_at_a_fault(self._step)
+
+    async def query(
+        self,
+        call: Call,
+        min_position: int,
+        work: Callable[[sqlite3.Connection, *Arguments], T],
+        *arguments: *Arguments,
+    ) -> tuple[T, int]:
+        """Answers from the projection once it has reached a position.
+
+        Returns:
+            What `work` returned, and the position that it is true of.
+
+        Raises:
+            Unavailable: PROJECTION_BEHIND or PROJECTION_FAULTED.
+        """
+        if self.position < min_position and self.fault is None:
+            async with patience(call, f"position {min_position}"):
+                while self.position < min_position and self.fault is None:
+                    await self._changes.next()
+        if self.fault is not None:
+            raise self._faulted(self.fault)
+        return await self._building.store.read(work, *arguments)
+
+    @contextmanager
+    def watching(self, key: AggregateKey) -> Iterator[asyncio.Event]:
+        """An event that is set whenever the aggregate may have changed."""
+        changed = asyncio.Event()
+        watchers = self._watchers.setdefault(key, set())
+        watchers.add(changed)
+        try:
+            yield changed
+        finally:
+            watchers.discard(changed)
+            if not watchers and self._watchers.get(key) is watchers:
+                del self._watchers[key]
+
+    def rebuild(self) -> Rebuild:
+        """Starts a rebuild, or joins the one that runs."""
+        if self.rebuilding is None:
+            self.rebuilding = Rebuild()
+            name = f"rebuild {self.projection.name}"
+            self._tasks.create_task(self._rebuild(self.rebuilding), name=name)
+        return self.rebuilding
+
+    async def close(self) -> None:
+        """Closes the projection's file."""
+        await self._building.store.close()
+
+    async def _step(self) -> None:
+        async with self._moving:
+            touched = await self._building.step()
+        self._publish(touched)
+
+    async def _stopping_at_a_fault(self, move: Callable[[], Awaitable[None]]) -> None:
+        name = self.projection.name
+        try:
+            await move()
+        except ProjectionFault as fault:
+            logger.exception("projection_faulted", projection=name, position=fault.position)
+            self.fault = fault
+            await self._on_health(False)
+            self._publish(set(self._watchers))
+        except (Exhausted, Unavailable):
+            logger.warning("projection_delayed", projection=name, exc_info=True)
+            await asyncio.sleep(RETRY_S)
+
+    def _publish(self, touched: set[AggregateKey]) -> None:
+        self._changes.notify()
+        for key in touched & self._watchers.keys():
+            for changed in self._watchers[key]:
+                changed.set()
+
+    async def _rebuild(self, rebuild: Rebuild) -> None:
+        name = self.projection.name
+        logger.info("rebuild_started", projection=name)
+        try:
+            await self._build_anew(rebuild)
+            rebuild.is_done = True
+            logger.info("rebuild_done", projection=name, position=self.position)
+        except ProjectionFault as fault:
+            logger.exception("rebuild_faulted", projection=name, position=fault.position)
+            rebuild.failure = self._faulted(fault)
+        except TidemarkError as error:
+            logger.exception("rebuild_failed", projection=name)
+            rebuild.failure = error
+        finally:
+            self.rebuilding = None
+            rebuild.changes.notify()
+
+    async def _build_anew(self, rebuild: Rebuild) -> None:
+        store = await ProjectionStore.create(self._folder, self.projection, is_live=False)
+        building = Building(self.projection, self._log, store)
+        unused = building
+        try:
+            while self._log.head.position - building.position > BATCH_EVENTS:
+                await self._step_rebuild(building, rebuild)
+            async with self._moving:
+                while building.position < self._log.head.position:
+                    await self._step_rebuild(building, rebuild)
+                await store.go_live()
+                self._building, unused = building, self._building
+            if self.fault is not None:
+                self.fault = None
+                await self._on_health(True)
+            self._publish(set(self._watchers))
+        finally:
+            await unused.store.delete()
+
+    async def _step_rebuild(self, building: Building, rebuild: Rebuild) -> None:
+        await building.step()
+        rebuild.position = building.position
+        rebuild.changes.notify()
+
+    def _faulted(self, fault: ProjectionFault) -> Unavailable:
+        return Unavailable(
+            "PROJECTION_FAULTED",
+            f"Projection {self.projection.name} has stopped before position {fault.position}",
+            projection=self.projection.name,
+            fault_position=fault.position,
+        )

@@ -1,0 +1,60 @@
+"""ReplayService: one aggregate's history, event by event."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from query_service.past import Moment, Past, not_found
+from shared.aggregates.aggregate import Aggregate, pack
+from shared.checks import at_least, check, identifier
+from shared.errors import invalid_field
+from shared.log.log import AggregateKey, EventLog
+from shared.rpc import Call
+from tidemark.v1.query_pb2 import ReplayRequest, ReplayResponse
+
+
+class Replay:
+    """Replays aggregates of the kinds given."""
+
+    def __init__(self, log: EventLog, past: Past, aggregates: Iterable[Aggregate[Any]]) -> None:
+        self._log = log
+        self._past = past
+        self._aggregates = {aggregate.name: aggregate for aggregate in aggregates}
+
+    async def replay(self, request: ReplayRequest, call: Call) -> None:
+        """See the contract."""
+        key = AggregateKey(call.tenant_id, request.aggregate_type, request.aggregate_id)
+        check(
+            request,
+            identifier("aggregate_type"),
+            identifier("aggregate_id"),
+            at_least("after_version", 0),
+            at_least("min_position", 0),
+        )
+        aggregate = self._aggregates.get(request.aggregate_type)
+        if aggregate is None:
+            known = ", ".join(self._aggregates)
+            raise invalid_field("aggregate_type", f"is unknown; there are: {known}")
+        await self._past.reach(request.min_position, call)
+        moment = Moment(self._log.head.position)
+        if request.HasField("until"):
+            moment = await self._past.moment(request.until, "until", key, call)
+        await self._send(request, call, aggregate, key, moment)
+
+    async def _send(
+        self,
+        request: ReplayRequest,
+        call: Call,
+        aggregate: Aggregate[Any],
+        key: AggregateKey,
+        moment: Moment,
+    ) -> None:
+        state = None
+        event = None
+        async for event in self._past.events(key, moment):
+            if request.include_state:
+                state = aggregate.fold(state, event, ignore_unknown=True)
+            if event.version > request.after_version:
+                packed = pack(state) if state is not None else None
+                await call.send(ReplayResponse(event=event, state=packed))
+        if event is None:
+            raise not_found(aggregate)

@@ -1,0 +1,69 @@
+"""The query service's own copy of the log, kept by following another service."""
+
+import time
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from shared.errors import DataLoss, Exhausted, Unavailable
+from shared.event_log_service import Origin
+from shared.following import SILENCE_S, follow
+from shared.log.log import EventLog, time_of_timestamp
+
+logger = structlog.get_logger(__name__)
+
+
+class Replica:
+    """Copies what the upstream has into a log, byte for byte, and checks it on the way.
+
+    Args:
+        log: the copy.
+        upstream: HOST:PORT of the command service, or of a query service.
+        on_fault: told when following has to stop because the two logs are not the same.
+    """
+
+    def __init__(
+        self, log: EventLog, upstream: str, on_fault: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._log = log
+        self._upstream = upstream
+        self._on_fault = on_fault
+        self._origin = Origin(0, 0)
+        self.fault = ""
+        """Why following has stopped for good; empty: it has not."""
+
+    @property
+    def origin(self) -> Origin:
+        """The command service's log, as last heard of."""
+        return Origin(
+            max(self._origin.head_position, self._log.head.position), self._origin.heard_at
+        )
+
+    @property
+    def is_in_touch(self) -> bool:
+        """Whether the origin was heard of recently; if not, how far this lags is unknown."""
+        now = time.time_ns() // 1000
+        return not self.fault and now - self._origin.heard_at < SILENCE_S * 1_000_000
+
+    async def run(self) -> None:
+        """Follows until cancelled, or until the logs turn out to differ."""
+        try:
+            while True:
+                try:
+                    await self._follow()
+                except (Exhausted, Unavailable) as error:
+                    # The copy's disk; following again also waits a little.
+                    logger.warning("copy_failed", error=str(error), exc_info=True)
+        except DataLoss as error:
+            self.fault = str(error)
+            logger.exception("following_stopped", position=self._log.head.position)
+            await self._on_fault()
+
+    async def _follow(self) -> None:
+        async for response in follow(self._upstream, lambda: self._log.head):
+            checkpoint = response.checkpoint
+            if response.events:
+                await self._log.copy(response.events, checkpoint.digest)
+            self._origin = Origin(
+                checkpoint.origin_head_position, time_of_timestamp(checkpoint.origin_heard_at)
+            )

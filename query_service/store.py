@@ -1,0 +1,219 @@
+"""Where a projection keeps its tables: a SQLite file for each time it was built.
+
+A rebuild fills a new file beside the one that answers, and then declares it live. That one commit
+is the switch: at the next start the newest live file counts and all others are deleted.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, TypeVarTuple
+
+from query_service.projection import Projection
+from shared.log.log import EMPTY_DIGEST, AggregateKey
+from shared.sqlite import Connection, Readers, connect
+from tidemark.v1.event_pb2 import RecordedEvent
+
+CHECKPOINT = """
+CREATE TABLE checkpoint (
+    position INTEGER NOT NULL,
+    digest BLOB NOT NULL,
+    schema_version INTEGER NOT NULL,
+    is_live INTEGER NOT NULL
+) STRICT;
+"""
+
+T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectionCheckpoint:
+    """How far a projection has come, and of which log."""
+
+    position: int = 0
+    digest: bytes = EMPTY_DIGEST
+
+
+class ProjectionFailed(Exception):
+    """The projection cannot apply an event; the cause says why."""
+
+
+class ProjectionStore:
+    """One file of one projection. Made by `open_live` or `create`."""
+
+    def __init__(
+        self,
+        projection: Projection[Any],
+        path: Path,
+        writer: Connection,
+        readers: Readers,
+        checkpoint: ProjectionCheckpoint,
+    ) -> None:
+        self._projection = projection
+        self._path = path
+        self._writer = writer
+        self._readers = readers
+        self.checkpoint = checkpoint
+
+    @classmethod
+    async def open_live(cls, folder: Path, projection: Projection[Any]) -> "ProjectionStore":
+        """Opens the file that counts, or makes the first; deletes all others."""
+        live: ProjectionStore | None = None
+        for path in reversed(await asyncio.to_thread(_paths, folder, projection)):
+            store = await cls._open(path, projection)
+            if live is None and await store.is_live():
+                live = store
+            else:
+                await store.delete()
+        return live or await cls.create(folder, projection, is_live=True)
+
+    @classmethod
+    async def create(
+        cls, folder: Path, projection: Projection[Any], *, is_live: bool
+    ) -> "ProjectionStore":
+        """Makes an empty file, newer than all there are."""
+        paths = await asyncio.to_thread(_paths, folder, projection)
+        number = 1 + (int(paths[-1].stem.rpartition("-")[2]) if paths else 0)
+        path = folder / f"{projection.name}-{number:06d}.db"
+        store = await cls._open(path, projection)
+        if is_live:
+            await store.go_live()
+        return store
+
+    @classmethod
+    async def _open(cls, path: Path, projection: Projection[Any]) -> "ProjectionStore":
+        # What a power loss undoes is built again from the copy of the log.
+        writer = await connect(path, synchronous="NORMAL")
+        try:
+            checkpoint = await writer.run(_prepare, projection)
+            readers = await Readers.connect(path)
+        except BaseException:
+            await writer.close()
+            raise
+        return cls(projection, path, writer, readers, checkpoint)
+
+    async def apply(
+        self, records: Sequence[bytes], checkpoint: ProjectionCheckpoint
+    ) -> set[AggregateKey]:
+        """Brings events and the checkpoint after them into the tables, in one transaction.
+
+        Returns:
+            The aggregates that were touched.
+
+        Raises:
+            ProjectionFailed: one of the events cannot be applied; nothing was.
+        """
+        touched = await self._writer.run(_apply, self._projection, records, checkpoint)
+        self.checkpoint = checkpoint
+        return touched
+
+    async def read(
+        self, work: Callable[[sqlite3.Connection, *Arguments], T], *arguments: *Arguments
+    ) -> tuple[T, int]:
+        """Runs a query, and says which position its answer is of."""
+        return await self._readers.run(_with_position, work, *arguments)
+
+    async def is_live(self) -> bool:
+        """Whether it was once declared live, and is of the projection's present schema."""
+        return await self._writer.run(_is_live, self._projection.schema_version)
+
+    async def go_live(self) -> None:
+        """Makes this the file that counts."""
+        await self._writer.run(_go_live)
+
+    async def close(self) -> None:
+        """Waits for what runs and closes the file."""
+        await self._readers.close()
+        await self._writer.close()
+
+    async def delete(self) -> None:
+        """Closes the file and removes it."""
+        await self.close()
+        await asyncio.to_thread(_delete, self._path)
+
+
+# An error of the machine, not of the projection: to be tried again.
+_TRANSIENT = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_READONLY,
+}
+
+
+def _paths(folder: Path, projection: Projection[Any]) -> list[Path]:
+    """The projection's files, oldest first."""
+    return sorted(folder.glob(f"{projection.name}-*.db"))
+
+
+def _delete(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _prepare(db: sqlite3.Connection, projection: Projection[Any]) -> ProjectionCheckpoint:
+    tables = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    if tables == 0:
+        db.executescript(f"BEGIN; {CHECKPOINT} {projection.schema}")
+        db.execute(
+            "INSERT INTO checkpoint VALUES (0, ?, ?, 0)",
+            (EMPTY_DIGEST, projection.schema_version),
+        )
+        db.execute("COMMIT")
+    return ProjectionCheckpoint(*db.execute("SELECT position, digest FROM checkpoint").fetchone())
+
+
+def _is_live(db: sqlite3.Connection, schema_version: int) -> bool:
+    row = db.execute("SELECT is_live, schema_version FROM checkpoint").fetchone()
+    return bool(row == (1, schema_version))
+
+
+def _go_live(db: sqlite3.Connection) -> None:
+    db.execute("UPDATE checkpoint SET is_live = 1")
+
+
+def _apply(
+    db: sqlite3.Connection,
+    projection: Projection[Any],
+    records: Sequence[bytes],
+    checkpoint: ProjectionCheckpoint,
+) -> set[AggregateKey]:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        touched = _applied(db, projection, records)
+        db.execute(
+            "UPDATE checkpoint SET position = ?, digest = ?",
+            (checkpoint.position, checkpoint.digest),
+        )
+        db.execute("COMMIT")
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+    return touched
+
+
+def _applied(
+    db: sqlite3.Connection, projection: Projection[Any], records: Sequence[bytes]
+) -> set[AggregateKey]:
+    try:
+        return projection.apply(db, [RecordedEvent.FromString(record) for record in records])
+    except Exception as error:
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is not None and code & 0xFF in _TRANSIENT:
+            raise
+        raise ProjectionFailed(f"{type(error).__name__}: {error}") from error
+
+
+def _with_position(
+    db: sqlite3.Connection,
+    work: Callable[[sqlite3.Connection, *Arguments], T],
+    *arguments: *Arguments,
+) -> tuple[T, int]:
+    result = work(db, *arguments)
+    return result, db.execute("SELECT position FROM checkpoint").fetchone()[0]

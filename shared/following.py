@@ -1,0 +1,101 @@
+"""Following a log over gRPC: one endless sequence of pages, across whatever cuts the connection."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+
+import grpc
+import structlog
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from shared.errors import DataLoss
+from shared.event_log_service import HEARTBEAT_S
+from shared.log.log import Head
+from shared.rpc import ERROR_DOMAIN, EVERY_TENANT, TENANT_HEADER
+from tidemark.internal.v1.stored_pb2 import StoredSubscribeResponse
+from tidemark.v1.event_pb2 import SubscribeRequest
+
+METHOD = "/tidemark.v1.EventLogService/Subscribe"
+SILENCE_S = 3 * HEARTBEAT_S
+"""After which a stream is taken for broken."""
+
+MIN_BACKOFF_S = 0.1
+MAX_BACKOFF_S = 5.0
+
+OPTIONS = [
+    # A page of about 1 MiB, and the one event that ends it.
+    ("grpc.max_receive_message_length", 8 << 20),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+]
+
+logger = structlog.get_logger(__name__)
+
+
+async def follow(
+    upstream: str, resume_from: Callable[[], Head]
+) -> AsyncIterator[StoredSubscribeResponse]:
+    """The whole log of another service, for every tenant, as it grows.
+
+    Args:
+        upstream: HOST:PORT of a service that serves EventLogService.
+        resume_from: what the reader has, asked whenever a connection is made.
+
+    Raises:
+        DataLoss: LOG_DIVERGED: the log there is not the one that was read up to here. Reading on
+            cannot mend that.
+    """
+    backoff = MIN_BACKOFF_S
+    async with grpc.aio.insecure_channel(upstream, options=OPTIONS) as channel:
+        subscribe = channel.unary_stream(
+            METHOD,
+            request_serializer=SubscribeRequest.SerializeToString,
+            response_deserializer=StoredSubscribeResponse.FromString,
+        )
+        while True:
+            have = resume_from()
+            request = SubscribeRequest(after_position=have.position, after_digest=have.digest)
+            stream = subscribe(request, metadata=((TENANT_HEADER, EVERY_TENANT),))
+            try:
+                while True:
+                    async with asyncio.timeout(SILENCE_S):
+                        response = await stream.read()
+                    if not isinstance(response, StoredSubscribeResponse):  # the end
+                        break
+                    if backoff != MIN_BACKOFF_S:
+                        logger.info("following", upstream=upstream, position=have.position)
+                    backoff = MIN_BACKOFF_S
+                    yield response
+            except grpc.aio.AioRpcError as error:
+                _raise_if_diverged(error, have)
+                logger.warning(
+                    "upstream_away", upstream=upstream, code=error.code().name, why=error.details()
+                )
+            except TimeoutError:
+                logger.warning("upstream_silent", upstream=upstream, after_s=SILENCE_S)
+            finally:
+                stream.cancel()
+            await asyncio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311  # no secret
+            backoff = min(2 * backoff, MAX_BACKOFF_S)
+
+
+def _raise_if_diverged(error: grpc.aio.AioRpcError, have: Head) -> None:
+    if error.code() is grpc.StatusCode.OUT_OF_RANGE or _reason(error) == "LOG_DIVERGED":
+        raise DataLoss(
+            "LOG_DIVERGED",
+            f"The upstream's log does not contain what was read from it up to {have.position}:"
+            f" {error.details()}",
+        ) from error
+
+
+def _reason(error: grpc.aio.AioRpcError) -> str:
+    status = rpc_status.from_call(error)  # type: ignore[arg-type]  # it reads what both have
+    for detail in status.details if status else ():
+        info = error_details_pb2.ErrorInfo()
+        if detail.Unpack(info) and info.domain == ERROR_DOMAIN:
+            return str(info.reason)
+    return ""
