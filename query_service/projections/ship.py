@@ -5,13 +5,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from query_service.aggregate_queries import get, watch
 from query_service.pages import PAGE_CHECKS, Cursor
-from query_service.past import Past, not_found
+from query_service.past import Past
 from query_service.projection import Projection, States
 from query_service.projector import Projector
-from query_service.watching import watch
 from shared.aggregates.ship import SHIP
-from shared.checks import at_least, check, identifier, text
+from shared.checks import check, text
 from shared.errors import invalid_field
 from shared.log.log import AggregateKey
 from shared.rpc import Call
@@ -174,16 +174,7 @@ class ShipQueries:
 
     async def get_ship(self, request: GetShipRequest, call: Call) -> GetShipResponse:
         """See the contract."""
-        key = AggregateKey(call.tenant_id, SHIP.name, request.ship_id)
-        check(request, identifier("ship_id"), at_least("min_position", 0))
-        if request.HasField("as_of"):
-            await self._past.reach(request.min_position, call)
-            moment = await self._past.moment(request.as_of, "as_of", key, call)
-            ship, position = await self._past.state(SHIP, key, moment)
-        else:
-            ship, position = await self._projector.query(call, request.min_position, _ship, key)
-        if ship is None:
-            raise not_found(SHIP)
+        ship, position = await get(self._projector, self._past, request, call, _ship)
         return GetShipResponse(ship=ship, position=position)
 
     async def list_ships(self, request: ListShipsRequest, call: Call) -> ListShipsResponse:
@@ -206,9 +197,7 @@ class ShipQueries:
 
     async def watch_ship(self, request: WatchShipRequest, call: Call) -> None:
         """See the contract."""
-        key = AggregateKey(call.tenant_id, SHIP.name, request.ship_id)
-        check(request, identifier("ship_id"), at_least("min_position", 0))
-        await watch(self._projector, call, key, request.min_position, _ship, _watched)
+        await watch(self._projector, request, call, _ship, WatchShipResponse)
 
     async def list_ports(self, request: ListPortsRequest, call: Call) -> ListPortsResponse:
         """See the contract."""
@@ -247,10 +236,6 @@ def _ship(db: sqlite3.Connection, key: AggregateKey) -> Ship | None:
         (key.tenant_id, key.aggregate_id),
     ).fetchone()
     return Ship.FromString(found[0]) if found else None
-
-
-def _watched(ship: Ship, position: int) -> WatchShipResponse:
-    return WatchShipResponse(ship=ship, position=position)
 
 
 def _ships(

@@ -3,13 +3,13 @@
 import sqlite3
 from collections.abc import Sequence
 
+from query_service.aggregate_queries import get, watch
 from query_service.pages import PAGE_CHECKS, Cursor
 from query_service.past import Past, not_found
 from query_service.projection import Projection, States
 from query_service.projector import Projector
-from query_service.watching import watch
 from shared.aggregates.user import USER
-from shared.checks import at_least, check, identifier
+from shared.checks import check, identifier
 from shared.log.log import AggregateKey
 from shared.rpc import Call
 from tidemark.v1 import user_pb2
@@ -88,16 +88,7 @@ class UserQueries:
 
     async def get_user(self, request: GetUserRequest, call: Call) -> GetUserResponse:
         """See the contract."""
-        key = AggregateKey(call.tenant_id, USER.name, request.user_id)
-        check(request, identifier("user_id"), at_least("min_position", 0))
-        if request.HasField("as_of"):
-            await self._past.reach(request.min_position, call)
-            moment = await self._past.moment(request.as_of, "as_of", key, call)
-            user, position = await self._past.state(USER, key, moment)
-        else:
-            user, position = await self._projector.query(call, request.min_position, _user, key)
-            if user is None or user.deleted:
-                raise not_found(USER)
+        user, position = await get(self._projector, self._past, request, call, _user)
         return GetUserResponse(user=user, position=position)
 
     async def list_users(self, request: ListUsersRequest, call: Call) -> ListUsersResponse:
@@ -116,15 +107,12 @@ class UserQueries:
 
     async def watch_user(self, request: WatchUserRequest, call: Call) -> None:
         """See the contract."""
-        key = AggregateKey(call.tenant_id, USER.name, request.user_id)
-        check(request, identifier("user_id"), at_least("min_position", 0))
         await watch(
             self._projector,
+            request,
             call,
-            key,
-            request.min_position,
-            _user,
-            _watched,
+            _user_even_deleted,
+            WatchUserResponse,
             is_last=lambda user: user.deleted,
         )
 
@@ -146,15 +134,16 @@ class UserQueries:
 
 
 def _user(db: sqlite3.Connection, key: AggregateKey) -> User | None:
+    user = _user_even_deleted(db, key)
+    return None if user is None or user.deleted else user
+
+
+def _user_even_deleted(db: sqlite3.Connection, key: AggregateKey) -> User | None:
     found = db.execute(
         "SELECT state FROM users WHERE tenant_id = ? AND user_id = ?",
         (key.tenant_id, key.aggregate_id),
     ).fetchone()
     return User.FromString(found[0]) if found else None
-
-
-def _watched(user: User, position: int) -> WatchUserResponse:
-    return WatchUserResponse(user=user, position=position)
 
 
 def _users(db: sqlite3.Connection, tenant_id: str, cursor: Cursor) -> tuple[list[bytes], str]:
@@ -169,8 +158,7 @@ def _users(db: sqlite3.Connection, tenant_id: str, cursor: Cursor) -> tuple[list
 def _balance_changes(
     db: sqlite3.Connection, key: AggregateKey, cursor: Cursor
 ) -> tuple[list[bytes], str]:
-    user = _user(db, key)
-    if user is None or user.deleted:
+    if _user(db, key) is None:
         raise not_found(USER)
     rows = db.execute(
         "SELECT version, change FROM balance_changes"

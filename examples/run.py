@@ -1,0 +1,66 @@
+"""Both services in the foreground; Ctrl-C stops both, the query service first."""
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+from examples.services import Service, ServiceFailed, start_command_service, start_query_service
+
+DATA = Path("data")
+COMMANDS = "127.0.0.1:50051"
+QUERIES = "127.0.0.1:50052"
+
+BANNER = f"""
+Tidemark is up: commands on {COMMANDS}, queries on {QUERIES}, data in ./{DATA}. Ctrl-C stops it.
+
+Try, in another terminal, with .venv/bin on your PATH:
+
+  grpcurl -plaintext -d '{{"user_id": "ada", "username": "Ada", "balance": 100}}' \\
+    {COMMANDS} tidemark.v1.UserCommandService/Create
+  grpcurl -plaintext -d '{{"user_id": "ada", "balance_change": 250}}' \\
+    {COMMANDS} tidemark.v1.UserCommandService/ChangeBalance
+  grpcurl -plaintext -d '{{"user_id": "ada"}}' {QUERIES} tidemark.v1.UserQueryService/GetUser
+  grpcurl -plaintext {QUERIES} tidemark.v1.EventLogService/Subscribe
+"""
+
+
+async def main() -> int:
+    """Runs both until a signal, or until one of them ends.
+
+    Returns:
+        The exit code: that of the first service which failed, or 0.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    services: list[Service] = []
+    codes = []
+    try:
+        services.append(await start_command_service(DATA, COMMANDS))
+        services.append(await start_query_service(DATA, COMMANDS, QUERIES))
+        sys.stdout.write(BANNER)
+        sys.stdout.flush()
+        await _until_end(stop, services)
+    except ServiceFailed as failure:
+        sys.stderr.write(f"{failure}\n")
+        codes.append(1)
+    finally:
+        codes.extend([await service.stop() for service in reversed(services)])
+    return next((code for code in codes if code), 0)
+
+
+async def _until_end(stop: asyncio.Event, services: list[Service]) -> None:
+    waits = [
+        asyncio.create_task(stop.wait()),
+        *(asyncio.create_task(service.process.wait()) for service in services),
+    ]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+    await asyncio.gather(*waits, return_exceptions=True)
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))

@@ -1,0 +1,1 @@
+"""The services as real processes over real sockets."""

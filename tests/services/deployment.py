@@ -1,0 +1,156 @@
+"""Two services of a test's own, and clients of them."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from examples.services import Service, start_command_service, start_query_service
+from examples.stubs import Stub
+from tidemark.v1 import command_pb2, event_pb2, query_pb2, ship_pb2, user_pb2
+
+SHIP_COMMANDS = ship_pb2.DESCRIPTOR.services_by_name["ShipCommandService"]
+SHIP_QUERIES = ship_pb2.DESCRIPTOR.services_by_name["ShipQueryService"]
+USER_COMMANDS = user_pb2.DESCRIPTOR.services_by_name["UserCommandService"]
+USER_QUERIES = user_pb2.DESCRIPTOR.services_by_name["UserQueryService"]
+BULK = command_pb2.DESCRIPTOR.services_by_name["BulkCommandService"]
+EVENT_LOG = event_pb2.DESCRIPTOR.services_by_name["EventLogService"]
+REPLAY = query_pb2.DESCRIPTOR.services_by_name["ReplayService"]
+PROJECTIONS = query_pb2.DESCRIPTOR.services_by_name["ProjectionService"]
+
+
+class CommandClient:
+    """Everything that a command service serves."""
+
+    def __init__(self, address: str) -> None:
+        self.channel = grpc.aio.insecure_channel(
+            address, options=[("grpc.use_local_subchannel_pool", 1)]
+        )
+        self.ships: Any = Stub(self.channel, SHIP_COMMANDS)
+        self.users: Any = Stub(self.channel, USER_COMMANDS)
+        self.bulk: Any = Stub(self.channel, BULK)
+        self.log: Any = Stub(self.channel, EVENT_LOG)
+
+
+class QueryClient:
+    """Everything that a query service serves."""
+
+    def __init__(self, address: str) -> None:
+        self.channel = grpc.aio.insecure_channel(
+            address, options=[("grpc.use_local_subchannel_pool", 1)]
+        )
+        self.ships: Any = Stub(self.channel, SHIP_QUERIES)
+        self.users: Any = Stub(self.channel, USER_QUERIES)
+        self.replay: Any = Stub(self.channel, REPLAY)
+        self.projections: Any = Stub(self.channel, PROJECTIONS)
+        self.log: Any = Stub(self.channel, EVENT_LOG)
+
+
+class Deployment:
+    """A command service and query services that follow it. Made by `deployment`.
+
+    Everything is in `folder`, so a service that is stopped can be started again on its own data,
+    on its own port.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.command: Service
+        self.query: Service
+        self.commands: CommandClient
+        self.queries: QueryClient
+
+    async def start_command(self, *options: str) -> None:
+        """Starts the command service, again if it was stopped, where it was."""
+        previous = getattr(self, "command", None)
+        listen = previous.address if previous else "127.0.0.1:0"
+        log = self.folder / "command.log"
+        self.command = await start_command_service(self.folder, listen, *options, log=log)
+        if previous is None:
+            self.commands = CommandClient(self.command.address)
+
+    async def start_query(self, *options: str, module: str = "query_service") -> None:
+        """Starts the query service, again if it was stopped, where it was."""
+        previous = getattr(self, "query", None)
+        listen = previous.address if previous else "127.0.0.1:0"
+        log = self.folder / "query.log"
+        self.query = await start_query_service(
+            self.folder, self.command.address, listen, *options, module=module, log=log
+        )
+        if previous is None:
+            self.queries = QueryClient(self.query.address)
+
+    async def close(self) -> None:
+        """Closes the clients and stops what runs, the query service first."""
+        for name in ("queries", "commands"):
+            if hasattr(self, name):
+                await getattr(self, name).channel.close()
+        for name in ("query", "command"):
+            if hasattr(self, name):
+                await getattr(self, name).stop()
+
+
+@asynccontextmanager
+async def deployment(folder: Path) -> AsyncIterator[Deployment]:
+    """Both services, running."""
+    both = Deployment(folder)
+    try:
+        await both.start_command()
+        await both.start_query()
+        yield both
+    finally:
+        await both.close()
+
+
+def tenant(tenant_id: str) -> tuple[tuple[str, str], ...]:
+    """Metadata of a call for a tenant."""
+    return (("x-tenant-id", tenant_id),)
+
+
+def details_of(error: grpc.aio.AioRpcError) -> list[Message]:
+    """The details of a rich error."""
+    status = rpc_status.from_call(error)  # type: ignore[arg-type]  # it reads what both have
+    known = (
+        error_details_pb2.ErrorInfo,
+        error_details_pb2.BadRequest,
+        error_details_pb2.PreconditionFailure,
+        error_details_pb2.RetryInfo,
+    )
+    found: list[Message] = []
+    for packed in status.details if status else ():
+        for detail_type in known:
+            detail = detail_type()
+            if packed.Unpack(detail):
+                found.append(detail)
+    return found
+
+
+def reason_of(error: grpc.aio.AioRpcError) -> str:
+    """The reason in a rich error; empty if it has none."""
+    for detail in details_of(error):
+        if isinstance(detail, error_details_pb2.ErrorInfo):
+            return str(detail.reason)
+    return ""
+
+
+def metadata_of(error: grpc.aio.AioRpcError) -> dict[str, str]:
+    """What a rich error says beside its reason."""
+    for detail in details_of(error):
+        if isinstance(detail, error_details_pb2.ErrorInfo):
+            return dict(detail.metadata)
+    return {}
+
+
+def fields_of(error: grpc.aio.AioRpcError) -> list[str]:
+    """The fields that a rich error names."""
+    return [
+        violation.field
+        for detail in details_of(error)
+        if isinstance(detail, error_details_pb2.BadRequest)
+        for violation in detail.field_violations
+    ]
