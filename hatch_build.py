@@ -44,7 +44,7 @@ def generate() -> None:
         f"--proto_path={DEPENDENCIES}",
         f"--proto_path={resources.files('grpc_tools') / '_proto'}",
         f"--python_out={GENERATED}",
-        f"--mypy_out=readable_stubs:{GENERATED}",
+        f"--mypy_out=readable_stubs,quiet:{GENERATED}",
         *(str(path) for path in sorted(PROTOS.rglob("*.proto"))),
     ]
     if protoc.main(arguments) != 0:

@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 START_S = 30.0
@@ -32,6 +32,7 @@ class Service:
         *arguments: str,
         env: Mapping[str, str] | None = None,
         log: Path | None = None,
+        cwd: Path | None = None,
     ) -> "Service":
         """Starts `python -m MODULE serve ARGUMENTS` and waits until it says that it is ready.
 
@@ -40,6 +41,7 @@ class Service:
             arguments: its options.
             env: variables beside those of this process.
             log: file for its standard error; None: this process's own.
+            cwd: folder to run it in; None: this process's own.
 
         Raises:
             ServiceFailed: it ended instead, or took longer than 30 s.
@@ -54,6 +56,7 @@ class Service:
                 *arguments,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=stderr,
+                cwd=cwd,
                 env={**os.environ, **(env or {})},
                 # Ctrl-C is for whoever started it to pass on, in order.
                 start_new_session=True,
@@ -80,21 +83,6 @@ class Service:
     async def kill(self) -> None:
         """Ends it as a power cut would, for the process."""
         await self.stop(signal.SIGKILL)
-
-
-@contextlib.asynccontextmanager
-async def running(
-    module: str,
-    *arguments: str,
-    env: Mapping[str, str] | None = None,
-    log: Path | None = None,
-) -> AsyncIterator[Service]:
-    """A service for the length of a block; see `Service.start`."""
-    service = await Service.start(module, *arguments, env=env, log=log)
-    try:
-        yield service
-    finally:
-        await service.stop()
 
 
 async def start_command_service(

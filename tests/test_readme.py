@@ -1,0 +1,168 @@
+"""Every snippet of the README is executed, with ports of the test's own."""
+
+import asyncio
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from examples.services import Service
+from tests.services.deployment import deployment
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BIN = Path(sys.executable).parent
+
+COPIED = (
+    "protos", "shared", "command_service", "query_service", "examples", "tests",
+    "hatch_build.py", "pyproject.toml",
+)  # fmt: skip
+
+
+class Snippet(NamedTuple):
+    """A fenced block: what it is, what it says, and the file it is the content of, if any."""
+
+    kind: str
+    content: str
+    path: str
+
+
+def snippets() -> Iterator[Snippet]:
+    pattern = r"(?:^\*\*`([\w/.]+)`\*\*\n\n)?^```([\w ]*)\n(.*?)^```$"
+    for path, kind, content in re.findall(pattern, README, re.DOTALL | re.MULTILINE):
+        yield Snippet(kind, content, path)
+
+
+def expected_after() -> Iterator[tuple[Snippet, list[str]]]:
+    """Each shell snippet, with the lines that the README shows as printed by it."""
+    blocks = list(snippets())
+    for block, following in zip(blocks, [*blocks[1:], None], strict=True):
+        if block.kind.startswith("sh"):
+            is_output = following is not None and following.kind == "text"
+            yield block, following.content.splitlines() if following and is_output else []
+
+
+def execute(script: str, command: Service, query: Service) -> str:
+    """Runs a snippet as a user would paste it, and returns what it prints."""
+    script = script.replace("127.0.0.1:50051", command.address)
+    script = script.replace("127.0.0.1:50052", query.address)
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=ROOT,
+        env={**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0, f"{script}\n{done.stdout}"
+    return done.stdout
+
+
+def assert_shown(expected: list[str], printed: str) -> None:
+    rest = printed
+    for line in expected:
+        assert line in rest, f"{line!r} is missing, or in another order, in:\n{printed}"
+        rest = rest.partition(line)[2]
+
+
+async def test_the_five_minutes_with_grpcurl_go_as_the_readme_says(tmp_path: Path) -> None:
+    executed = 0
+    async with deployment(tmp_path) as both:
+        for snippet, expected in expected_after():
+            if snippet.kind == "sh" and "grpcurl" in snippet.content:
+                assert_shown(expected, execute(snippet.content, both.command, both.query))
+                executed += 1
+    assert executed >= 8
+
+
+def test_the_make_targets_that_the_readme_names_are_there() -> None:
+    named = re.findall(r"^make (\w+)$|`make (\w+)`", README, re.MULTILINE)
+    targets = {block or inline for block, inline in named}
+    assert {"demo", "test", "run", "install", "proto"} <= targets
+    for target in targets:
+        subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, check=True)
+
+
+def test_the_container_snippet_fits_the_compose_file() -> None:
+    [snippet] = [each for each in snippets() if each.kind == "sh docker"]
+    assert snippet.content == "docker compose up --build\n"
+    listed = subprocess.run(
+        [BIN / "docker-compose", "config", "--services"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert set(listed.stdout.split()) == {"command-service", "query-service"}
+
+
+async def test_the_lighthouse_can_be_added_as_the_readme_says(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    paths = copy_with_lighthouse(project)
+    env = {"PYTHONPATH": f"{project}:{project / 'build' / 'gen'}"}
+    await asyncio.to_thread(generate_lint_and_test, project, paths, env)
+    [(snippet, expected)] = [each for each in expected_after() if "lighthouse" in each[0].kind]
+
+    command = await Service.start(
+        "command_service", "--listen", "127.0.0.1:0", env=env, cwd=project, log=tmp_path / "log"
+    )
+    try:
+        options = ("--listen", "127.0.0.1:0", "--upstream", command.address)
+        query = await Service.start(
+            "query_service", *options, env=env, cwd=project, log=tmp_path / "log"
+        )
+        try:
+            assert_shown(expected, execute(snippet.content, command, query))
+        finally:
+            await query.stop()
+    finally:
+        await command.stop()
+
+
+def generate_lint_and_test(project: Path, paths: list[str], env: dict[str, str]) -> None:
+    for arguments in (
+        ["python", "hatch_build.py"],
+        ["ruff", "check", *paths],
+        ["ruff", "format", "--check", *paths],
+        ["python", "-m", "pytest", "-q", "tests/domain/test_lighthouse_rules.py"],
+    ):
+        done = subprocess.run(
+            [BIN / arguments[0], *arguments[1:]],
+            cwd=project, env={**os.environ, **env},
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def copy_with_lighthouse(project: Path) -> list[str]:
+    """Copies the project, adds the README's files and lines, and returns the Python files added."""
+    project.mkdir()
+    for name in COPIED:
+        source = ROOT / name
+        copy = shutil.copytree if source.is_dir() else shutil.copy
+        copy(source, project / name)
+    added = [each for each in snippets() if each.path]
+    assert len(added) == 5
+    for each in added:
+        (project / each.path).write_text(each.content)
+    add_to_list(
+        project / "command_service/aggregates/__init__.py", "LIGHTHOUSE_RULES", "USER_RULES"
+    )
+    add_to_list(project / "query_service/projections/__init__.py", "LIGHTHOUSES", "USERS")
+    return [each.path for each in added if each.path.endswith(".py")]
+
+
+def add_to_list(path: Path, name: str, last: str) -> None:
+    """Adds an entry to a service's list of aggregates, as the README says in words."""
+    text = path.read_text()
+    package = ".".join(path.parent.parts[-2:])
+    listed = text.replace(f"    {last},\n", f"    {last},\n    {name},\n")
+    path.write_text(
+        listed.replace(
+            f"from {package}.user", f"from {package}.lighthouse import {name}\nfrom {package}.user"
+        )
+    )
+    assert path.read_text().count(name) == 2
