@@ -1,7 +1,9 @@
 """The query service's own copy of the log, kept by following another service."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 
 import structlog
 
@@ -9,6 +11,9 @@ from shared.errors import DataLoss, Exhausted, Unavailable
 from shared.event_log_service import Origin
 from shared.following import SILENCE_S, follow
 from shared.log.log import EventLog, time_of_timestamp
+
+RETRY_S = 1.0
+"""After an error of the machine, such as a full disk."""
 
 logger = structlog.get_logger(__name__)
 
@@ -52,18 +57,19 @@ class Replica:
                 try:
                     await self._follow()
                 except (Exhausted, Unavailable) as error:
-                    # The copy's disk; following again also waits a little.
                     logger.warning("copy_failed", error=str(error), exc_info=True)
+                    await asyncio.sleep(RETRY_S)
         except DataLoss as error:
             self.fault = str(error)
             logger.exception("following_stopped", position=self._log.head.position)
             await self._on_fault()
 
     async def _follow(self) -> None:
-        async for response in follow(self._upstream, lambda: self._log.head):
-            checkpoint = response.checkpoint
-            if response.events:
-                await self._log.copy(response.events, checkpoint.digest)
-            self._origin = Origin(
-                checkpoint.origin_head_position, time_of_timestamp(checkpoint.origin_heard_at)
-            )
+        async with aclosing(follow(self._upstream, lambda: self._log.head)) as responses:
+            async for response in responses:
+                checkpoint = response.checkpoint
+                if response.events:
+                    await self._log.copy(response.events, checkpoint.digest)
+                self._origin = Origin(
+                    checkpoint.origin_head_position, time_of_timestamp(checkpoint.origin_heard_at)
+                )

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 
 import grpc
 import structlog
@@ -26,6 +26,8 @@ MAX_BACKOFF_S = 5.0
 OPTIONS = [
     # A page of about 1 MiB, and the one event that ends it.
     ("grpc.max_receive_message_length", 8 << 20),
+    # What is named is the service itself, whatever proxy the environment names.
+    ("grpc.enable_http_proxy", 0),
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -38,7 +40,7 @@ logger = structlog.get_logger(__name__)
 
 async def follow(
     upstream: str, resume_from: Callable[[], Head]
-) -> AsyncIterator[StoredSubscribeResponse]:
+) -> AsyncGenerator[StoredSubscribeResponse, None]:
     """The whole log of another service, for every tenant, as it grows.
 
     Args:

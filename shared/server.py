@@ -39,7 +39,7 @@ class InsecureListen(Exception):
 
 
 class Server:
-    """An async context manager: on leaving, whatever is still open is cut off.
+    """An async context manager: from entering, signals only ask; on leaving, all is cut off.
 
     Args:
         listen: HOST:PORT; port 0 is a free one.
@@ -58,6 +58,7 @@ class Server:
         self._server = grpc.aio.server(options=OPTIONS)
         self._health = health.aio.HealthServicer()
         self._services: list[str] = []
+        self._signal = asyncio.Event()
 
     def add(self, service: ServiceDescriptor, method_of: Callable[[MethodDescriptor], Any]) -> None:
         """Serves a service; see `shared.rpc.Calls.handler`."""
@@ -91,11 +92,7 @@ class Server:
 
     async def serve_until_signal(self) -> None:
         """Serves until SIGTERM or SIGINT, then lets calls end: see `drain`."""
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        await stop.wait()
+        await self._signal.wait()
         await self.drain()
 
     async def drain(self) -> None:
@@ -114,6 +111,9 @@ class Server:
         await stopping
 
     async def __aenter__(self) -> "Server":
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._signal.set)
         return self
 
     async def __aexit__(self, *_: object) -> None:
