@@ -5,13 +5,11 @@ FROM python:3.11-slim-bookworm AS base
 
 FROM base AS builder
 
-ENV PIP_CACHE_DIR=/var/cache/pip
 RUN python -m venv --without-pip /opt/venv
 WORKDIR /src
 COPY . .
-RUN --mount=type=cache,target=/var/cache/pip \
-    pip wheel --no-deps --wheel-dir /dist . \
-    && pip --python /opt/venv/bin/python install /dist/*.whl
+RUN pip wheel --no-cache-dir --no-deps --wheel-dir /dist . \
+    && pip --python /opt/venv/bin/python install --no-cache-dir /dist/*.whl
 
 
 FROM base
