@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+from command_service.calls import Answer, CommandStream
 from command_service.command import Command, CommandTypes
-from command_service.executor import Answer, CommandStream, Executor
+from command_service.executor import Executor
 from shared.errors import InvalidArgument, TidemarkError, Unavailable, invalid_field
 from shared.rpc import Call, status_of
 from tidemark.v1.command_pb2 import CommandResult, ExecuteRequest, ExecuteResponse

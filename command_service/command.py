@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
 import uuid_utils
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -128,7 +127,7 @@ def _canonical(command_id: str) -> str | None:
     if not command_id:
         return ""
     try:
-        return str(UUID(command_id))
+        return str(uuid_utils.UUID(command_id))
     except ValueError:
         return None
 

@@ -18,6 +18,7 @@ import structlog
 import uuid_utils
 from google.protobuf.message import Message
 
+from command_service.calls import Answer, Call, CommandStream, Pending
 from command_service.command import Command
 from command_service.live import LiveAggregate, LiveAggregates
 from shared.aggregates.aggregate import pack
@@ -46,83 +47,7 @@ MAX_GROUP_EVENTS = 4096
 MAX_ATTEMPTS = 10
 """How often a command is decided anew because another writer was first."""
 
-Answer = CommandReceipt | TidemarkError
-
 logger = structlog.get_logger(__name__)
-
-
-class CommandStream:
-    """Commands whose order matters to their caller: after one failed, no later one takes effect."""
-
-    def __init__(self) -> None:
-        self.failure: TidemarkError | None = None
-
-    def fail(self, failure: TidemarkError) -> None:
-        """Gives up whatever is not decided yet; the first failure stands."""
-        self.failure = self.failure or failure
-
-
-class _Call:
-    """Commands that are answered together."""
-
-    __slots__ = ("answers", "done", "missing", "stream")
-
-    def __init__(self, count: int, stream: CommandStream | None) -> None:
-        self.answers: list[Answer | None] = [None] * count
-        self.missing = count
-        self.done: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
-        self.stream = stream
-
-    @property
-    def is_abandoned(self) -> bool:
-        """Whether nobody wants the answers any more."""
-        return self.done.cancelled() or self.failure is not None
-
-    @property
-    def failure(self) -> TidemarkError | None:
-        """Why a stream goes no further."""
-        return self.stream.failure if self.stream else None
-
-    def answer(self, slot: int, answer: Answer) -> None:
-        self.answers[slot] = answer
-        self.missing -= 1
-        if self.stream and isinstance(answer, TidemarkError) and not answer.is_verdict:
-            self.stream.fail(answer)
-        if self.missing == 0 and not self.done.done():
-            self.done.set_result([answer for answer in self.answers if answer is not None])
-
-
-class _Pending:
-    """A command on its way."""
-
-    __slots__ = (
-        "answer",
-        "attempts",
-        "call",
-        "command",
-        "commit",
-        "is_settled",
-        "leader",
-        "live",
-        "sequence",
-        "slot",
-    )
-
-    def __init__(self, command: Command, call: _Call, slot: int, sequence: int) -> None:
-        self.command = command
-        self.call = call
-        self.slot = slot
-        self.sequence = sequence
-        self.attempts = 0
-        self.is_settled = False
-        self.reset()
-
-    def reset(self) -> None:
-        """Back to before it was decided."""
-        self.live: LiveAggregate | None = None
-        self.commit: Commit | None = None
-        self.answer: Answer | None = None
-        self.leader: _Pending | None = None
 
 
 class Executor:
@@ -147,10 +72,10 @@ class Executor:
         self._max_in_flight = max_in_flight
         self._snapshot_every = snapshot_every
         self._live = LiveAggregates(log, max_cached)
-        self._arrived: deque[_Pending] = deque()
-        self._returned: list[_Pending] = []
-        self._decided: deque[_Pending] = deque()
-        self._uncommitted: dict[CommandKey, _Pending] = {}
+        self._arrived: deque[Pending] = deque()
+        self._returned: list[Pending] = []
+        self._decided: deque[Pending] = deque()
+        self._uncommitted: dict[CommandKey, Pending] = {}
         self._has_arrivals = asyncio.Event()
         self._has_decisions = asyncio.Event()
         self._has_room = asyncio.Event()
@@ -199,10 +124,10 @@ class Executor:
 
         Those for one aggregate take effect in the order in which they are submitted.
         """
-        call = _Call(len(commands), stream)
+        call = Call(len(commands), stream)
         for slot, command in enumerate(commands):
             self._sequence += 1
-            self._arrived.append(_Pending(command, call, slot, self._sequence))
+            self._arrived.append(Pending(command, call, slot, self._sequence))
         self._in_flight += len(commands)
         self._is_idle.clear()
         self._has_arrivals.set()
@@ -228,7 +153,7 @@ class Executor:
                 # Others' turn.
                 await asyncio.sleep(0)
 
-    def _next_batch(self) -> list[_Pending]:
+    def _next_batch(self) -> list[Pending]:
         if self._returned:
             # In the order in which they came, so that those for one aggregate take effect in it.
             everything = sorted([*self._returned, *self._arrived], key=lambda each: each.sequence)
@@ -238,7 +163,7 @@ class Executor:
         return [self._arrived.popleft() for _ in range(count)]
 
     async def _load(
-        self, batch: Sequence[_Pending]
+        self, batch: Sequence[Pending]
     ) -> tuple[dict[CommandKey, Receipt | TidemarkError], dict[AggregateKey, TidemarkError]]:
         """Reads what the batch needs and memory does not have: receipts, and aggregates."""
         commands: set[CommandKey] = set()
@@ -264,7 +189,7 @@ class Executor:
 
     def _decide(
         self,
-        pending: _Pending,
+        pending: Pending,
         receipts: dict[CommandKey, Receipt | TidemarkError],
         failures: dict[AggregateKey, TidemarkError],
     ) -> None:
@@ -285,10 +210,18 @@ class Executor:
             return
         live = self._live.get(command.key)
         if live is None:
-            # It was lost while others of the batch were read.
+            # It was dropped while others of the batch were read.
+            self._decide_again(pending)
+            return
+        if live.is_lost and not live.pending:
+            self._live.drop(live)
             self._decide_again(pending)
             return
         pending.live = live
+        if live.is_lost or live.blockers:
+            # What it would rest on is not known before those in line have had their turn.
+            self._stand_in_line(pending)
+            return
         try:
             self._judge(pending, live)
         except TidemarkError as error:
@@ -297,12 +230,13 @@ class Executor:
             pending.answer = error
         except Exception:
             logger.exception("command_failed", command=str(command.message.DESCRIPTOR.full_name))
-            self._live.lose(live)
+            live.is_lost = True
             self._settle(pending, Internal())
+            self._return_lost()
             return
-        self._enqueue(pending, live)
+        self._answer_in_turn(pending, live)
 
-    def _judge(self, pending: _Pending, live: LiveAggregate) -> None:
+    def _judge(self, pending: Pending, live: LiveAggregate) -> None:
         """Decides against the newest state, and moves that on.
 
         Raises:
@@ -347,27 +281,39 @@ class Executor:
         schema = live.rules.aggregate.snapshot_schema
         return Snapshot(live.version, schema, live.state.SerializeToString(deterministic=True))
 
-    def _enqueue(self, pending: _Pending, live: LiveAggregate) -> None:
+    def _answer_in_turn(self, pending: Pending, live: LiveAggregate) -> None:
         """Puts an answer in line behind what it rests on, or gives it if that is durable."""
         if pending.commit is None:
             if not self._log.is_exclusive:
-                # Another writer may have moved on: an answer is true of the log, not of a cache.
-                pending.commit = Commit(live.key, live.version, ())
+                # Another writer may have moved on, or executed this very command: an answer is
+                # true of the log, not of a cache.
+                key = pending.command.receipt_key
+                pending.commit = Commit(live.key, live.version, (), key)
             elif live.version == live.durable_version:
                 self._settle(pending, pending.answer)
                 return
-        live.pending += 1
-        self._decided.append(pending)
-        self._has_decisions.set()
+        self._stand_in_line(pending)
 
-    def _follow(self, pending: _Pending, leader: _Pending) -> None:
+    def _follow(self, pending: Pending, leader: Pending) -> None:
         """Has a repeated command wait for the first one's outcome."""
         if leader.is_settled:
             self._settle_follower(pending, leader)
             return
         pending.leader = leader
+        pending.live = self._live.get(pending.command.key)
+        self._stand_in_line(pending)
+
+    def _stand_in_line(self, pending: Pending) -> None:
+        if pending.live is not None:
+            pending.live.pending += 1
+            pending.live.blockers += pending.is_blocker
         self._decided.append(pending)
         self._has_decisions.set()
+
+    def _step_out(self, pending: Pending) -> None:
+        if pending.live is not None:
+            pending.live.pending -= 1
+            pending.live.blockers -= pending.is_blocker
 
     # Committing
 
@@ -379,25 +325,32 @@ class Executor:
                 group = self._next_group()
                 outcomes = await self._append([each.commit for each in group if each.commit])
                 for pending in group:
+                    self._step_out(pending)
                     if pending.leader is not None:
                         self._settle_follower(pending, pending.leader)
                     elif pending.live is not None:
-                        pending.live.pending -= 1
                         outcome = next(outcomes) if pending.commit else None
                         self._conclude(pending, pending.live, outcome)
+                self._return_lost()
 
-    def _next_group(self) -> list[_Pending]:
+    def _next_group(self) -> list[Pending]:
         group = []
         events = 0
         while self._decided and events < MAX_GROUP_EVENTS:
             pending = self._decided.popleft()
-            if pending.live is not None and pending.live.is_lost:
-                pending.live.pending -= 1
-                self._decide_again(pending)
-                continue
             events += len(pending.commit.events) if pending.commit else 0
             group.append(pending)
         return group
+
+    def _return_lost(self) -> None:
+        """Has decided again what rests on events that were not committed: all of it, at once."""
+        decided, self._decided = self._decided, deque()
+        for pending in decided:
+            if pending.live is not None and pending.live.is_lost:
+                self._step_out(pending)
+                self._decide_again(pending)
+            else:
+                self._decided.append(pending)
 
     async def _append(self, commits: Sequence[Commit]) -> Iterator[Outcome | TidemarkError]:
         if not commits:
@@ -409,7 +362,7 @@ class Executor:
             return iter([error] * len(commits))
 
     def _conclude(
-        self, pending: _Pending, live: LiveAggregate, outcome: Outcome | TidemarkError | None
+        self, pending: Pending, live: LiveAggregate, outcome: Outcome | TidemarkError | None
     ) -> None:
         """Answers a command now that the fate of what it rests on is known."""
         match outcome:
@@ -422,7 +375,7 @@ class Executor:
                         pending.answer.position = position
                 self._settle(pending, pending.answer)
             case WrongVersion(actual):
-                self._live.lose(live)
+                live.is_lost = True
                 pending.attempts += 1
                 if pending.attempts < MAX_ATTEMPTS:
                     self._decide_again(pending)
@@ -430,17 +383,17 @@ class Executor:
                     message = f"The aggregate is at version {actual}, and changes all the time"
                     self._settle(pending, Conflict("WRONG_VERSION", message, actual_version=actual))
             case Duplicate(receipt):
-                self._live.lose(live)
+                live.is_lost = True
                 self._settle(pending, _repeated(pending.command, receipt))
             case TidemarkError():
-                self._live.lose(live)
+                live.is_lost = True
                 self._settle(pending, outcome)
-            case None if live.is_lost:
+            case None if live.is_lost or pending.answer is None:
                 self._decide_again(pending)
             case None:
                 self._settle(pending, pending.answer)
 
-    def _settle_follower(self, pending: _Pending, leader: _Pending) -> None:
+    def _settle_follower(self, pending: Pending, leader: Pending) -> None:
         committed = leader.answer
         if leader.is_settled and isinstance(committed, CommandReceipt):
             receipt = Receipt(
@@ -454,13 +407,13 @@ class Executor:
             # The first one had no effect, so this one is no repetition.
             self._decide_again(pending)
 
-    def _decide_again(self, pending: _Pending) -> None:
+    def _decide_again(self, pending: Pending) -> None:
         self._leave(pending)
         pending.reset()
         self._returned.append(pending)
         self._has_arrivals.set()
 
-    def _settle(self, pending: _Pending, answer: Answer | None) -> None:
+    def _settle(self, pending: Pending, answer: Answer | None) -> None:
         """The end of a command; None: its caller has gone."""
         self._leave(pending)
         pending.is_settled = True
@@ -473,7 +426,7 @@ class Executor:
         if self._in_flight < self._max_in_flight // 2:
             self._has_room.set()
 
-    def _leave(self, pending: _Pending) -> None:
+    def _leave(self, pending: Pending) -> None:
         key = pending.command.receipt_key
         if key is not None and self._uncommitted.get(key) is pending:
             del self._uncommitted[key]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import structlog
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from command_service.aggregates.rules import Rules
 from shared.aggregates.aggregate import CorruptHistory, UnknownEvent
@@ -27,6 +27,7 @@ class LiveAggregate:
     """
 
     __slots__ = (
+        "blockers",
         "durable_version",
         "is_lost",
         "key",
@@ -45,9 +46,11 @@ class LiveAggregate:
         self.snapshot_version = snapshot_version
         self.durable_version = self.version
         self.pending = 0
-        """Answers that rest on this state and are not given yet."""
+        """Commands in line that rest on this state, or wait for it to be known."""
+        self.blockers = 0
+        """Those among them that may have to be decided before any that comes later."""
         self.is_lost = False
-        """Whether events that it has were not committed after all."""
+        """Whether it has events that were not committed after all."""
 
     @property
     def version(self) -> int:
@@ -78,9 +81,8 @@ class LiveAggregates:
             self._cached.move_to_end(key)
         return live
 
-    def lose(self, live: LiveAggregate) -> None:
-        """Drops a state whose events were not committed, so that it is read from the log again."""
-        live.is_lost = True
+    def drop(self, live: LiveAggregate) -> None:
+        """Has the aggregate read from the log again."""
         if self._cached.get(live.key) is live:
             del self._cached[live.key]
 
@@ -132,7 +134,7 @@ class LiveAggregates:
                 if len(records) < MAX_PAGE_EVENTS:
                     break
                 records = await self._log.read_aggregate(key, state.version)
-        except CorruptHistory as error:
+        except (CorruptHistory, DecodeError) as error:
             raise DataLoss("LOG_CORRUPT", "The aggregate's history is damaged") from error
         except UnknownEvent as error:
             raise Unavailable("UNKNOWN_EVENT", "The log is newer than this service") from error

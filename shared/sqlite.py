@@ -27,6 +27,10 @@ class Connection(aiosqlite.Connection):
     A hop into the thread and back costs about 100 µs, more than most statements.
     """
 
+    def join(self) -> None:
+        """Waits for the end of the connection's thread."""
+        self._thread.join()
+
     async def run(
         self, work: Callable[[sqlite3.Connection, *Arguments], T], *arguments: *Arguments
     ) -> T:
@@ -120,10 +124,14 @@ async def _connect(path: Path, setup: str) -> Connection:
         connection.executescript(setup)
         return connection
 
+    connection = Connection(open_connection, iter_chunk_size=64)
     try:
-        return await Connection(open_connection, iter_chunk_size=64)  # type: ignore[return-value]  # typed as its base class
+        await connection
     except sqlite3.Error as error:
+        # Its thread ends by itself, but has to before the event loop does.
+        await asyncio.to_thread(connection.join)
         raise translated(error) from error
+    return connection
 
 
 def _in_transaction(

@@ -46,7 +46,7 @@ class MemoryLog:
         self._events: list[RecordedEvent] = []
         self._records: list[bytes] = []
         self._versions: dict[AggregateKey, list[int]] = {}
-        self._receipts: dict[CommandKey, RecordedEvent] = {}
+        self._receipts: dict[CommandKey, Receipt] = {}
         self._snapshots: dict[AggregateKey, Snapshot] = {}
 
     @property
@@ -72,24 +72,31 @@ class MemoryLog:
         if commit.key in failed:
             return WrongVersion(version)
         if commit.command in self._receipts:
-            return Duplicate(Receipt.of(self._receipts[commit.command]))
+            return Duplicate(self._receipts[commit.command])
         if commit.expected_version != version:
             return WrongVersion(version)
         for event in commit.events:
             head = self._heads[-1]
             self._add(event, stamp(event, head.position + 1, max(now, head.time + 1)))
         if commit.events and commit.command is not None:
-            self._receipts[commit.command] = commit.events[-1]
-        if commit.snapshot is not None:
+            self._receipts[commit.command] = Receipt.of(commit.events[-1])
+        if commit.events and commit.snapshot is not None:
             self._snapshots[commit.key] = commit.snapshot
         return Committed(self._heads[-1].position)
 
     async def copy(self, records: Sequence[bytes], digest: bytes = b"") -> None:
         """See `EventLog.copy`."""
         events = [RecordedEvent.FromString(record) for record in records]
+        versions = {key: len(indexes) for key, indexes in self._versions.items()}
         last = self.head
         for event, record in zip(events, records, strict=True):
-            if event.position <= last.position or time_of(event) <= last.time:
+            key = AggregateKey(event.tenant_id, event.aggregate_type, event.aggregate_id)
+            versions[key] = versions.get(key, 0) + 1
+            if (
+                event.position <= last.position
+                or time_of(event) <= last.time
+                or event.version != versions[key]
+            ):
                 raise DataLoss("LOG_DIVERGED", f"{event.position} cannot follow {last.position}")
             last = Head(event.position, chain(last.digest, record), time_of(event))
         if digest and digest != last.digest:
@@ -97,7 +104,8 @@ class MemoryLog:
         for event, record in zip(events, records, strict=True):
             self._add(event, record)
             if event.command_fingerprint:
-                self._receipts[CommandKey(event.tenant_id, event.causation_id)] = event
+                command = CommandKey(event.tenant_id, event.causation_id)
+                self._receipts[command] = Receipt.of(event)
         self._signal.move(self._heads[-1])
 
     def _add(self, event: RecordedEvent, record: bytes) -> None:
@@ -121,7 +129,9 @@ class MemoryLog:
     ) -> Page:
         """See `EventLog.read`."""
         records: list[bytes] = []
-        position = max(after, self.head.position) if until is None else until
+        position = max(after, self.head.position)
+        if until is not None:
+            position = min(position, until)
         for index in range(self._count(after), self._count(position)):
             if _selects(event_filter, self._events[index]):
                 records.append(self._records[index])
@@ -152,12 +162,12 @@ class MemoryLog:
 
     async def receipts(self, commands: Iterable[CommandKey]) -> dict[CommandKey, Receipt]:
         """See `EventLog.receipts`."""
-        found = {command: self._receipts.get(command) for command in commands}
-        return {command: Receipt.of(event) for command, event in found.items() if event}
+        return {each: self._receipts[each] for each in commands if each in self._receipts}
 
     async def position_at(self, time: int) -> int:
         """See `EventLog.position_at`."""
-        return self._heads[bisect_right(self._heads, time, key=lambda head: head.time) - 1].position
+        count = bisect_right(self._heads, time, key=lambda head: head.time)
+        return self._heads[count - 1].position if count else 0
 
     async def digest_at(self, position: int) -> bytes | None:
         """See `EventLog.digest_at`."""

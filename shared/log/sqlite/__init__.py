@@ -1,9 +1,11 @@
 """The log in one SQLite file, with one process that appends to it."""
 
+import asyncio
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar, TypeVarTuple
 
 from shared.log.log import (
     EVERYTHING,
@@ -26,6 +28,9 @@ from shared.sqlite import Connection, FileLock, Readers, Synchronous, connect
 
 SCAN_WINDOW = 20_000
 """Positions that one filtered read looks at before it returns, so that a reader is soon free."""
+
+T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
 
 
 class SqliteLog:
@@ -50,6 +55,7 @@ class SqliteLog:
         self._readers = readers
         self._signal = HeadSignal(head)
         self._clock = clock
+        self._writing: set[asyncio.Task[Any]] = set()
         # Only the writer's thread touches this.
         self._known = Known(head)
 
@@ -95,13 +101,11 @@ class SqliteLog:
 
     async def append(self, commits: Sequence[Commit]) -> list[Outcome]:
         """See `EventLog.append`."""
-        head, outcomes = await self._writer.run(self._append, commits)
-        self._signal.move(head)
-        return outcomes
+        return await self._undisturbed(self._write(self._append, commits))
 
     async def copy(self, records: Sequence[bytes], digest: bytes = b"") -> None:
         """See `EventLog.copy`."""
-        self._signal.move(await self._writer.run(self._copy, records, digest))
+        await self._undisturbed(self._write(self._copy, records, digest))
 
     async def read(
         self,
@@ -111,8 +115,8 @@ class SqliteLog:
         until: int | None = None,
     ) -> Page:
         """See `EventLog.read`."""
-        if until is None:
-            until = max(after, self.head.position)
+        head = max(after, self.head.position)
+        until = head if until is None else min(until, head)
         if event_filter == EVERYTHING:
             return await self._readers.run(reading.read_all, after, until, limit)
         window = min(after + SCAN_WINDOW, until)
@@ -152,9 +156,26 @@ class SqliteLog:
 
     async def close(self) -> None:
         """See `EventLog.close`. The writer goes last: it empties the WAL."""
+        await asyncio.gather(*self._writing, return_exceptions=True)
         await self._readers.close()
         await self._writer.close()
         self._lock.release()
+
+    async def _undisturbed(self, write: Coroutine[Any, Any, T]) -> T:
+        """Lets a write end, and be known of, though its caller gives up."""
+        writing = asyncio.create_task(write)
+        self._writing.add(writing)
+        writing.add_done_callback(self._writing.discard)
+        return await asyncio.shield(writing)
+
+    async def _write(
+        self,
+        work: Callable[[sqlite3.Connection, *Arguments], tuple[Head, T]],
+        *arguments: *Arguments,
+    ) -> T:
+        head, result = await self._writer.run(work, *arguments)
+        self._signal.move(head)
+        return result
 
     def _append(
         self, db: sqlite3.Connection, commits: Sequence[Commit]
@@ -164,9 +185,11 @@ class SqliteLog:
             outcomes = [transaction.append(commit, now) for commit in commits]
         return self._known.head, outcomes
 
-    def _copy(self, db: sqlite3.Connection, records: Sequence[bytes], digest: bytes) -> Head:
+    def _copy(
+        self, db: sqlite3.Connection, records: Sequence[bytes], digest: bytes
+    ) -> tuple[Head, None]:
         with Transaction(db, self._known) as transaction:
             for record in records:
                 transaction.copy(record)
             transaction.verify(digest)
-        return self._known.head
+        return self._known.head, None

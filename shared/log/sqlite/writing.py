@@ -94,14 +94,20 @@ class Transaction:
             self._add(event, stamp(event, self._head.position + 1, time))
         if commit.events and commit.command is not None:
             self._receipts[commit.command] = commit.events[-1]
-        if commit.snapshot is not None:
+        if commit.events and commit.snapshot is not None:
             self._snapshots[self._aggregates[key].aggregate] = commit.snapshot
         return Committed(self._head.position)
 
     def copy(self, record: bytes) -> None:
         """Adds a record of another log."""
         event = RecordedEvent.FromString(record)
-        if event.position <= self._head.position or time_of(event) <= self._head.time:
+        key = AggregateKey(event.tenant_id, event.aggregate_type, event.aggregate_id)
+        follows = (
+            event.position > self._head.position
+            and time_of(event) > self._head.time
+            and event.version == self._row(key).version + 1
+        )
+        if not follows:
             raise DataLoss(
                 "LOG_DIVERGED",
                 f"Position {event.position} cannot follow position {self._head.position}",
