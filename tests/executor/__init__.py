@@ -1,0 +1,1 @@
+"""The executor in process, against real logs; and how a message becomes a command."""

@@ -1,0 +1,468 @@
+import asyncio
+import resource
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from shared.errors import DataLoss, Exhausted, Unavailable
+from shared.log.log import (
+    AggregateKey,
+    CommandKey,
+    Committed,
+    Duplicate,
+    EventFilter,
+    EventLog,
+    Head,
+    History,
+    OutcomeUnknown,
+    Page,
+    Receipt,
+    WrongVersion,
+    time_of,
+)
+from shared.log.sqlite import SCAN_WINDOW, SqliteLog
+from shared.sqlite import Connection, Synchronous
+from tests.log.builders import (
+    HOUR,
+    NOON,
+    Clock,
+    assertion,
+    command,
+    commit,
+    fingerprint,
+    ship,
+    snapshot,
+    user,
+)
+from tests.log.contract import LogContract
+from tests.log.reading import digests_of, events_of, positions_of, records_of
+from tidemark.v1.ship_pb2 import ShipDeparted, ShipRegistered
+
+REPOSITORY = Path(__file__).parents[2]
+
+OTHER_PROCESS = """
+import asyncio, sys
+from pathlib import Path
+from shared.errors import Unavailable
+from shared.log.sqlite import SqliteLog
+from tests.log.builders import commit, ship
+
+async def main():
+    try:
+        log = await SqliteLog.open(Path(sys.argv[1]))
+    except Unavailable as error:
+        print(error.reason, flush=True)
+        return
+    await log.append([commit(ship(), events=3)])
+    print("APPENDED", flush=True)
+    sys.stdin.read()
+
+asyncio.run(main())
+"""
+"""Appends to the log and keeps it open until its input ends."""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "log.db"
+
+
+class TestSqliteLog(LogContract):
+    @pytest.fixture
+    async def log(self, path: Path, clock: Clock) -> AsyncIterator[SqliteLog]:
+        async with opened(path, clock=clock) as log:
+            yield log
+
+
+# Opening and closing
+
+
+async def test_everything_is_there_after_reopening(path: Path) -> None:
+    async with opened(path) as log:
+        await log.append([commit(ship(), events=2, command=command(1), snapshot=snapshot(2))])
+        await log.append([commit(user(), command=command(2)), commit(ship(), 2)])
+        before = await contents(log)
+
+    async with opened(path) as log:
+        assert await contents(log) == before
+
+
+async def test_a_reopened_log_goes_on_where_it_was(path: Path) -> None:
+    clock = Clock()
+    async with opened(path, clock=clock) as log:
+        await log.append([commit(ship(), events=2, command=command(1))])
+
+    clock.now -= HOUR
+    async with opened(path, clock=clock) as log:
+        outcomes = await log.append(
+            [
+                commit(user(), 1),
+                commit(user("bob"), command=command(1)),
+                commit(ship(), 2, [ShipDeparted()]),
+                assertion(ship(), 3),
+            ]
+        )
+
+        assert outcomes == [
+            WrongVersion(0),
+            Duplicate(Receipt("aurora", 2, 2, fingerprint(command(1)))),
+            Committed(3),
+            Committed(3),
+        ]
+        assert [time_of(event) - NOON for event in await events_of(log)] == [0, 1, 2]
+        assert log.head.digest == digests_of(await records_of(log))[-1]
+
+
+async def test_a_copy_is_there_after_reopening(tmp_path: Path) -> None:
+    async with opened(tmp_path / "origin.db") as origin, opened(tmp_path / "copy.db") as copy:
+        await origin.append([commit(ship(), events=2, command=command(1)), commit(user())])
+        await copy.copy(await records_of(origin))
+        expected = await contents(origin)
+
+    async with opened(tmp_path / "copy.db") as copy:
+        assert await contents(copy) == expected
+
+
+async def test_missing_directories_are_made(tmp_path: Path) -> None:
+    async with opened(tmp_path / "new" / "data" / "log.db") as log:
+        assert log.head == Head()
+
+
+async def test_closing_finishes_what_has_begun(path: Path) -> None:
+    async with opened(path) as log:
+        appending = [
+            asyncio.create_task(log.append([commit(ship(str(number)))])) for number in range(20)
+        ]
+        reading = [asyncio.create_task(log.read(0)) for _ in range(20)]
+        await log.read(0)
+
+    outcomes = [await task for task in appending]
+    assert outcomes == [[Committed(position)] for position in range(1, 21)]
+    pages = [await task for task in reading]
+    assert all(positions_of(p.records) == list(range(1, p.position + 1)) for p in pages)
+    async with opened(path) as log:
+        assert log.head.position == 20
+
+
+@pytest.mark.parametrize(("asked", "level"), [(None, 2), ("FULL", 2), ("NORMAL", 1)])
+async def test_every_commit_is_synced_unless_asked_otherwise(
+    path: Path, asked: Synchronous | None, level: int
+) -> None:
+    log = await (SqliteLog.open(path, synchronous=asked) if asked else SqliteLog.open(path))
+
+    async with closed_after(log):
+        assert await pragma(log, "synchronous") == level
+        assert await pragma(log, "journal_mode") == "wal"
+
+
+# One process at a time
+
+
+async def test_a_second_open_is_refused(path: Path) -> None:
+    async with opened(path) as log:
+        with pytest.raises(Unavailable) as refusal:
+            await open_once(path)
+
+        assert refusal.value.reason == "LOG_IN_USE"
+        assert await log.append([commit(ship())]) == [Committed(1)]
+
+
+async def test_another_process_is_refused(path: Path) -> None:
+    async with opened(path) as log:
+        with other_process(path) as process:
+            answer, _ = process.communicate()
+
+        assert answer == "LOG_IN_USE\n"
+        assert await log.append([commit(ship())]) == [Committed(1)]
+
+
+async def test_a_killed_process_leaves_a_log_that_opens_with_all_it_appended(path: Path) -> None:
+    with other_process(path) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "APPENDED\n"
+        process.kill()
+
+    async with opened(path) as log:
+        assert positions_of(await records_of(log)) == [1, 2, 3]
+        assert await log.append([commit(ship(), 3)]) == [Committed(4)]
+
+
+# Damage
+
+
+async def test_a_flipped_byte_in_the_last_record_is_found_at_open(path: Path) -> None:
+    async with opened(path) as log:
+        await log.append([commit(ship(), events=2, command=command(1))])
+        last = (await records_of(log))[-1]
+    flip_a_byte(path, last)
+
+    with pytest.raises(DataLoss) as refusal:
+        await open_once(path)
+
+    assert refusal.value.reason == "LOG_CORRUPT"
+
+
+@pytest.mark.parametrize("events", [1, 2])
+async def test_a_last_digest_that_does_not_follow_is_found_at_open(path: Path, events: int) -> None:
+    async with opened(path) as log:
+        await log.append([commit(ship(), events=events)])
+    change(path, "UPDATE events SET digest = zeroblob(32) WHERE position = :last", last=events)
+
+    with pytest.raises(DataLoss) as refusal:
+        await open_once(path)
+
+    assert refusal.value.reason == "LOG_CORRUPT"
+
+
+def test_a_file_that_is_no_database_is_corrupt(path: Path) -> None:
+    scribble(path)
+
+    # What the refused connection leaves behind in its thread meets a closed loop, or does not.
+    for _ in range(50):
+        with pytest.raises(DataLoss) as refusal:
+            asyncio.run(open_once(path))
+
+        assert refusal.value.reason == "LOG_CORRUPT"
+        wait_for_threads()
+
+
+async def test_a_schema_from_the_future_is_refused_and_left_alone(path: Path) -> None:
+    async with opened(path) as log:
+        await log.append([commit(ship())])
+        schema = await pragma(log, "user_version")
+    assert isinstance(schema, int)
+    change(path, f"PRAGMA user_version = {schema + 1}")
+
+    with pytest.raises(DataLoss) as refusal:
+        await open_once(path)
+
+    assert refusal.value.reason == "LOG_CORRUPT"
+    change(path, f"PRAGMA user_version = {schema}")
+    async with opened(path) as log:
+        assert log.head.position == 1
+
+
+# A disk that is full or fails
+
+LARGE = ShipRegistered(name="x" * 100_000)
+
+
+async def test_a_full_disk_writes_nothing_and_says_so(path: Path) -> None:
+    async with opened(path) as log:
+        await log.append([commit(ship(), command=command(1))])
+        before = await contents(log)
+        await no_room(log)
+
+        with pytest.raises(Exhausted) as refusal:
+            await log.append(
+                [commit(ship(), 1, command=command(2)), commit(user(), 0, [LARGE, LARGE])]
+            )
+
+        assert refusal.value.reason == "DISK_FULL"
+        assert await contents(log) == before
+        await room(log)
+        assert await contents(log) == before
+
+
+async def test_a_full_disk_wakes_nobody(path: Path) -> None:
+    async with opened(path) as log:
+        waiting = asyncio.create_task(log.wait(0))
+        await no_room(log)
+
+        with pytest.raises(Exhausted):
+            await log.append([commit(ship(), 0, [LARGE])])
+
+        assert not waiting.done()
+        await room(log)
+        await log.append([commit(ship())])
+        await asyncio.wait_for(waiting, 5)
+
+
+async def test_appending_works_again_when_there_is_room(path: Path) -> None:
+    large = commit(user(), 0, [LARGE], command=command(1), snapshot=snapshot(1))
+    async with opened(path) as log:
+        await log.append([commit(ship())])
+        await no_room(log)
+        for _ in range(3):
+            with pytest.raises(Exhausted):
+                await log.append([commit(ship("new"), events=2), large])
+
+        await room(log)
+        outcomes = await log.append([commit(ship("new"), events=2), large, commit(ship(), 1)])
+
+        assert outcomes == [Committed(3), Committed(4), Committed(5)]
+        records = await records_of(log)
+        assert positions_of(records) == [1, 2, 3, 4, 5]
+        assert log.head.digest == digests_of(records)[-1]
+        assert set(await log.receipts([command(1)])) == {command(1)}
+        after = await contents(log)
+
+    async with opened(path) as log:
+        assert await contents(log) == after
+
+
+async def test_a_full_disk_refuses_a_copy_too(tmp_path: Path) -> None:
+    async with opened(tmp_path / "origin.db") as origin, opened(tmp_path / "copy.db") as copy:
+        await origin.append([commit(ship()), commit(user(), 0, [LARGE])])
+        records = await records_of(origin)
+        await no_room(copy)
+        with pytest.raises(Exhausted) as refusal:
+            await copy.copy(records)
+        head_when_full = copy.head
+
+        await room(copy)
+        await copy.copy(records)
+
+        assert refusal.value.reason == "DISK_FULL"
+        assert head_when_full == Head()
+        assert await contents(copy) == await contents(origin)
+
+
+@pytest.mark.parametrize("bytes_written", [0, 5_000])
+async def test_after_a_failed_write_of_the_wal_only_a_restart_tells(
+    path: Path, bytes_written: int
+) -> None:
+    async with opened(path) as log:
+        await log.append([commit(ship())])
+        before = log.head
+        with wal_limited(path, bytes_written), pytest.raises(OutcomeUnknown):
+            await log.append([commit(ship(), 1, [LARGE], command=command(1))])
+
+        assert log.head == before
+
+    async with opened(path) as log:
+        records = await records_of(log)
+        assert positions_of(records) in ([1], [1, 2])
+        assert len(await log.receipts([command(1)])) == len(records) - 1
+        assert log.head.digest == digests_of(records)[-1]
+
+
+# Filtered reads
+
+
+async def test_a_filtered_read_looks_at_no_more_than_a_window(path: Path) -> None:
+    wanted = EventFilter(aggregate_types=frozenset({"user"}))
+    async with opened(path, synchronous="NORMAL") as log:
+        await log.append([commit(ship(), events=SCAN_WINDOW), commit(user())])
+        digest = await log.digest_at(SCAN_WINDOW)
+        assert digest
+
+        page = await log.read(0, event_filter=wanted)
+        rest = await log.read(page.position, event_filter=wanted)
+
+        assert page == Page([], SCAN_WINDOW, digest)
+        assert positions_of(rest.records) == [SCAN_WINDOW + 1]
+
+
+@asynccontextmanager
+async def opened(
+    path: Path, *, synchronous: Synchronous = "FULL", clock: Clock | None = None
+) -> AsyncIterator[SqliteLog]:
+    log = await SqliteLog.open(path, synchronous=synchronous, clock=clock or Clock())
+    async with closed_after(log):
+        yield log
+
+
+async def open_once(path: Path) -> None:
+    """Leaves no thread behind even if it is not refused."""
+    async with opened(path):
+        pass
+
+
+@asynccontextmanager
+async def closed_after(log: SqliteLog) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        await log.close()
+
+
+async def contents(
+    log: EventLog,
+) -> tuple[Head, list[bytes], dict[AggregateKey, History], dict[CommandKey, Receipt]]:
+    """All that the port tells of the keys and commands in these tests."""
+    return (
+        log.head,
+        await records_of(log),
+        await log.load(dict.fromkeys((ship(), user(), ship("new")), b"schema 1")),
+        await log.receipts(map(command, range(1, 4))),
+    )
+
+
+@contextmanager
+def other_process(path: Path) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, "-c", OTHER_PROCESS, path],
+        cwd=REPOSITORY,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def change(path: Path, statement: str, **values: int) -> None:
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(statement, values)
+
+
+def wait_for_threads() -> None:
+    """A failure in one is then reported with this test and not with a later one."""
+    for thread in set(threading.enumerate()) - {threading.current_thread()}:
+        thread.join(5)
+
+
+def scribble(path: Path) -> None:
+    path.write_bytes(b"This is not a database. " * 100)
+
+
+def flip_a_byte(path: Path, record: bytes) -> None:
+    stored = bytearray(path.read_bytes())
+    assert stored.count(record) == 1
+    stored[stored.index(record) + len(record) // 2] ^= 1
+    path.write_bytes(stored)
+
+
+@contextmanager
+def wal_limited(path: Path, growth: int) -> Iterator[None]:
+    """The kernel refuses this process every write that makes a file larger than the WAL may be.
+
+    SQLite calls it EIO, not a full disk.
+    """
+    size = path.with_name(path.name + "-wal").stat().st_size + growth
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+async def no_room(log: SqliteLog) -> None:
+    """The database may not grow: SQLite answers as on a full disk."""
+    pages = await pragma(log, "page_count")
+    assert await pragma(log, f"max_page_count = {pages}") == pages
+
+
+async def room(log: SqliteLog) -> None:
+    await pragma(log, "max_page_count = 1000000")
+
+
+async def pragma(log: SqliteLog, name: str) -> object:
+    def ask(db: sqlite3.Connection) -> object:
+        return db.execute(f"PRAGMA {name}").fetchone()[0]
+
+    return await writer_of(log).run(ask)
+
+
+def writer_of(log: SqliteLog) -> Connection:
+    return log._writer  # noqa: SLF001  # these pragmas are the connection's own, and told to nobody else
