@@ -12,7 +12,11 @@ Answer = CommandReceipt | TidemarkError
 
 
 class CommandStream:
-    """Commands whose order matters to their caller: after one failed, no later one takes effect."""
+    """Commands whose order matters to their caller.
+
+    Once one has failed without a verdict, no later one for the same aggregate takes effect, and
+    none that is not decided yet.
+    """
 
     def __init__(self) -> None:
         self.failure: TidemarkError | None = None
@@ -93,3 +97,8 @@ class Pending:
         known: then it is decided before those for its aggregate that came later.
         """
         return self.leader is not None and self.leader.command.key != self.command.key
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether it stands in line only to be decided when those before it are settled."""
+        return self.answer is None and self.leader is None

@@ -1,7 +1,7 @@
 """From a message on the wire to a command that can be executed."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +57,7 @@ class CommandTypes:
         LookupError: an RPC's request is no command of the rules for its service.
     """
 
-    def __init__(self, all_rules: Iterable[Rules[Any]]) -> None:
+    def __init__(self, all_rules: Sequence[Rules[Any]]) -> None:
         self._rules: dict[type[Message], Rules[Any]] = {}
         for rules in all_rules:
             self._rules |= dict.fromkeys(rules.commands, rules)

@@ -88,7 +88,7 @@ class Executor:
         """Executes until cancelled. To be cancelled after `drain`.
 
         Raises:
-            shared.log.log.OutcomeUnknown: the process has to end.
+            ExceptionGroup: with a `shared.log.log.OutcomeUnknown`: the process has to end.
         """
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._decide_arrivals(), name="decide")
@@ -232,7 +232,7 @@ class Executor:
             logger.exception("command_failed", command=str(command.message.DESCRIPTOR.full_name))
             live.is_lost = True
             self._settle(pending, Internal())
-            self._return_lost()
+            self._return()
             return
         self._answer_in_turn(pending, live)
 
@@ -331,7 +331,7 @@ class Executor:
                     elif pending.live is not None:
                         outcome = next(outcomes) if pending.commit else None
                         self._conclude(pending, pending.live, outcome)
-                self._return_lost()
+                self._return()
 
     def _next_group(self) -> list[Pending]:
         group = []
@@ -342,11 +342,15 @@ class Executor:
             group.append(pending)
         return group
 
-    def _return_lost(self) -> None:
-        """Has decided again what rests on events that were not committed: all of it, at once."""
+    def _return(self) -> None:
+        """Has decided what has to be decided again, or yet: all of it at once, to keep its order.
+
+        That is what rests on events that were not committed, and what only waited for its turn.
+        """
         decided, self._decided = self._decided, deque()
         for pending in decided:
-            if pending.live is not None and pending.live.is_lost:
+            live = pending.live
+            if live is not None and (live.is_lost or (pending.is_undecided and not live.blockers)):
                 self._step_out(pending)
                 self._decide_again(pending)
             else:
@@ -388,7 +392,7 @@ class Executor:
             case TidemarkError():
                 live.is_lost = True
                 self._settle(pending, outcome)
-            case None if live.is_lost or pending.answer is None:
+            case None if live.is_lost or pending.is_undecided:
                 self._decide_again(pending)
             case None:
                 self._settle(pending, pending.answer)

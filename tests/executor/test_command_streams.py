@@ -258,3 +258,49 @@ async def test_the_order_survives_when_the_first_one_repeats_a_command_that_is_g
         append.let_go()
 
         await loaded_then_departed(loading, departing, gated_log)
+
+
+async def test_the_order_survives_when_the_first_one_has_the_id_of_another_that_fails(
+    gated_log: GatedLog,
+) -> None:
+    stream = CommandStream()
+    async with running(gated_log) as executor:
+        await done(executor, register(), dock())
+        gated_log.appending.hold(1)
+        failing = ask(executor, command(create(), 1))
+        append = await gated_log.appending.arrival()
+        loading = ask(executor, command(load(), 1), stream)
+        departing = ask(executor, depart(), stream)
+        await turns()
+        append.fail(DISK_FULL)
+        assert await failing.reason() == "DISK_FULL"
+
+        await loaded_then_departed(loading, departing, gated_log)
+
+
+async def test_the_order_survives_when_a_command_waits_behind_one_with_another_s_id(
+    gated_log: GatedLog,
+) -> None:
+    """Of those that wait, none is decided after one that came later, whenever that came."""
+    stream = CommandStream()
+    async with running(gated_log) as executor:
+        await done(executor, register(), dock())
+        gated_log.appending.hold(3)
+        ask(executor, command(create("leader"), 1))
+        append = await gated_log.appending.arrival()
+        reusing = ask(executor, command(dock(port="Nowhere"), 1), stream)
+        ask(executor, create("in the second append"))
+        await turns()
+        append.let_go()
+        append = await gated_log.appending.arrival()
+        loading = ask(executor, load(), stream)
+        ask(executor, create("in the third append"))
+        await turns()
+        append.let_go()
+        assert await reusing.reason() == "COMMAND_ID_REUSED"
+        append = await gated_log.appending.arrival()
+        departing = ask(executor, depart(), stream)
+        await turns()
+        append.let_go()
+
+        await loaded_then_departed(loading, departing, gated_log)

@@ -15,8 +15,8 @@ from google.protobuf.message import Message
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from command_service.calls import Answer
 from command_service.command import Command
-from command_service.executor import Answer
 from shared.errors import Exhausted, TidemarkError, Unavailable
 from shared.log.log import AggregateKey, CommandKey, Commit, History, Outcome, Receipt
 from shared.log.memory import MemoryLog

@@ -137,6 +137,26 @@ async def test_a_repetition_gets_the_receipt_though_the_first_caller_has_gone(
     assert gated_log.head.position == 1
 
 
+async def test_a_repetition_is_recognized_though_the_first_one_is_settled_while_it_is_prepared(
+    gated_log: GatedLog,
+) -> None:
+    async with running(gated_log) as executor:
+        gated_log.appending.hold(1)
+        first = ask(executor, command(register(), 1))
+        append = await gated_log.appending.arrival()
+        gated_log.loading.hold(1)
+        cold = ask(executor, create())
+        repeated = ask(executor, command(register(), 1))
+        loading = await gated_log.loading.arrival()
+        append.let_go()
+        receipt = await first.receipt()
+        loading.let_go()
+
+        repeated_receipt = await repeated.receipt()
+        assert (repeated_receipt.duplicate, repeated_receipt.position) == (True, receipt.position)
+        assert (await cold.receipt()).version == 1
+
+
 async def test_a_repetition_takes_effect_if_the_commit_of_the_first_one_fails(
     gated_log: GatedLog,
 ) -> None:

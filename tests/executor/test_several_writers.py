@@ -210,6 +210,23 @@ async def test_a_command_that_the_other_executes_after_the_receipts_were_read_is
         assert repeated.duplicate
 
 
+async def test_after_a_repetition_nothing_is_answered_from_its_effect_counted_twice(
+    shared_log: GatedLog,
+) -> None:
+    async with running(shared_log) as one, running(shared_log) as other:
+        await done(other, create(balance=10))
+        shared_log.loading.hold(1)
+        retry = ask(one, command(change(by=-5), 1))
+        loading = await shared_log.loading.arrival()
+        await done(other, command(change(by=-5), 1))
+        loading.let_go()
+        assert (await retry.receipt()).duplicate
+
+        # The log comes to the version at which one writer had been with the effect counted twice.
+        await done(other, change(by=1))
+        assert (await ask(one, change(by=-6)).receipt()).version == 4
+
+
 async def test_another_command_under_the_id_of_the_other_one_is_told_so() -> None:
     log = MemoryLog()
     async with running(log) as one, running(log) as other:
