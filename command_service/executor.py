@@ -462,6 +462,8 @@ def _repeated(command: Command, receipt: Receipt | TidemarkError) -> Answer:
             "COMMAND_ID_REUSED",
             "The command_id belongs to another command",
             command_id=command.command_id,
+            aggregate_type=command.key.aggregate_type,
+            aggregate_id=command.key.aggregate_id,
         )
     return CommandReceipt(
         command_id=command.command_id,

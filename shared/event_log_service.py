@@ -180,10 +180,11 @@ class _Subscription:
 
     async def _wait(self, after: int) -> None:
         try:
-            async with asyncio.timeout(HEARTBEAT_S):
+            async with asyncio.timeout(self._sent_at + HEARTBEAT_S - time.monotonic()):
                 await self._log.wait(after)
         except TimeoutError:
-            self._sent_at = float("-inf")
+            # A heartbeat is due, which is what it looks at next.
+            return
 
     def _is_due(self) -> bool:
         return time.monotonic() - self._sent_at >= HEARTBEAT_S

@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from shared.changes import Changes
 from shared.checks import id_violations
 from shared.errors import (
     Exhausted,
@@ -106,10 +107,11 @@ class Call:
         await self._context.write(response.SerializeToString())
 
     def _tenant_header(self) -> str:
-        tenant_id: str | bytes = DEFAULT_TENANT
-        for name, value in self._context.invocation_metadata() or ():
-            if name == TENANT_HEADER:
-                tenant_id = value
+        metadata = self._context.invocation_metadata() or ()
+        given = [value for name, value in metadata if name == TENANT_HEADER]
+        if len(given) > 1:
+            raise invalid_field(TENANT_HEADER, "must be given once")
+        tenant_id = given[0] if given else DEFAULT_TENANT
         if isinstance(tenant_id, bytes) or not tenant_id:
             raise invalid_field(TENANT_HEADER, "must not be empty")
         if violations := list(id_violations(TENANT_HEADER, tenant_id)):
@@ -134,12 +136,18 @@ class Calls:
         self._max_streams = max_streams
         self._streams = 0
         self._active = 0
-        self._is_idle = asyncio.Event()
-        self._is_idle.set()
+        self._changes = Changes()
 
-    async def wait_until_idle(self) -> None:
-        """Returns when no call is being answered."""
-        await self._is_idle.wait()
+    async def wait_until_quiet(self, quiet_s: float) -> None:
+        """Returns when no call has been there for some seconds."""
+        while True:
+            while self._active:
+                await self._changes.next()
+            try:
+                async with asyncio.timeout(quiet_s):
+                    await self._changes.next()
+            except TimeoutError:
+                return
 
     def handler(
         self, service: ServiceDescriptor, method_of: Callable[[MethodDescriptor], Any]
@@ -168,6 +176,7 @@ class Calls:
         async def handle(raw: bytes, context: ServicerContext) -> bytes:
             with self._counted():
                 try:
+                    self._check_open()
                     response = await function(parse(raw), Call(context, self.drain))
                     return response.SerializeToString()
                 except TidemarkError as error:
@@ -200,6 +209,10 @@ class Calls:
 
         return handle
 
+    def _check_open(self) -> None:
+        if self.drain.is_on:
+            raise _draining()
+
     async def _run_stream(
         self,
         method: MethodDescriptor,
@@ -223,7 +236,7 @@ class Calls:
                 if not self.drain.is_on or context.cancelled():
                     raise
                 task.uncancel()
-                status = status_of(Unavailable("DRAINING", "The service is stopping"), method)
+                status = status_of(_draining(), method)
             except Exception:
                 logger.exception("call_failed_unexpectedly", rpc=method.full_name)
                 status = status_of(Internal())
@@ -234,13 +247,12 @@ class Calls:
     @contextmanager
     def _counted(self) -> Iterator[None]:
         self._active += 1
-        self._is_idle.clear()
+        self._changes.notify()
         try:
             yield
         finally:
             self._active -= 1
-            if self._active == 0:
-                self._is_idle.set()
+            self._changes.notify()
 
     @contextmanager
     def _counted_stream(self) -> Iterator[None]:
@@ -295,6 +307,10 @@ def status_of(error: TidemarkError, method: MethodDescriptor | None = None) -> s
 def _subject(error: TidemarkError) -> str:
     metadata: Mapping[str, str] = error.metadata
     return f"{metadata.get('aggregate_type', '')}/{metadata.get('aggregate_id', '')}"
+
+
+def _draining() -> Unavailable:
+    return Unavailable("DRAINING", "The service is stopping")
 
 
 def _parser(method: MethodDescriptor) -> Callable[[bytes], Message]:

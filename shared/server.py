@@ -18,6 +18,9 @@ MAX_REQUEST_BYTES = 4 << 20
 GRACE_S = 10.0
 """How long calls may take to end once the service is told to stop."""
 
+QUIET_S = 0.1
+FLUSH_S = 1.0
+
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -96,19 +99,19 @@ class Server:
         await self.drain()
 
     async def drain(self) -> None:
-        """Takes no more calls, finishes those that are being answered, ends the streams."""
+        """Refuses new calls, finishes those that are being answered, ends the streams."""
         logger.info("draining")
         await self._health.enter_graceful_shutdown()
-        stopping = asyncio.create_task(self._server.stop(GRACE_S))
         self._calls.drain.start()
+        # gRPC may still hold calls that no handler has seen. To stop now would cut them off; so
+        # they are refused first, as something that can be tried elsewhere.
         try:
             async with asyncio.timeout(GRACE_S):
-                await self._calls.wait_until_idle()
+                await self._calls.wait_until_quiet(QUIET_S)
         except TimeoutError:
             logger.warning("calls_cut_off", after_s=GRACE_S)
-        # What is left are others' streams, such as a health watch.
-        await self._server.stop(None)
-        await stopping
+        # For the last answers to leave. What is left then are others' streams: health watches.
+        await self._server.stop(FLUSH_S)
 
     async def __aenter__(self) -> "Server":
         loop = asyncio.get_running_loop()

@@ -54,13 +54,13 @@ async def connect(path: Path, *, synchronous: Synchronous = "FULL") -> Connectio
 
 
 class Readers:
-    """A bounded pool of connections that only read."""
+    """A bounded pool of connections that only read; whoever comes first is served first."""
 
     def __init__(self, connections: list[Connection]) -> None:
         self._count = len(connections)
-        self._free: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
-        for connection in connections:
-            self._free.put_nowait(connection)
+        self._free = connections
+        # A queue would let a later one take what an earlier one was woken for.
+        self._turns = asyncio.Semaphore(len(connections))
 
     @classmethod
     async def connect(cls, path: Path, count: int = 4) -> "Readers":
@@ -72,16 +72,18 @@ class Readers:
         self, work: Callable[[sqlite3.Connection, *Arguments], T], *arguments: *Arguments
     ) -> T:
         """Runs the function in the thread of a free connection, in one read transaction."""
-        connection = await self._free.get()
-        try:
-            return await connection.run(_in_transaction, work, *arguments)
-        finally:
-            self._free.put_nowait(connection)
+        async with self._turns:
+            connection = self._free.pop()
+            try:
+                return await connection.run(_in_transaction, work, *arguments)
+            finally:
+                self._free.append(connection)
 
     async def close(self) -> None:
         """Waits for whoever has one or waits for one, and closes all."""
         for _ in range(self._count):
-            await (await self._free.get()).close()
+            await self._turns.acquire()
+            await self._free.pop().close()
 
 
 class FileLock:

@@ -7,6 +7,7 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 
+from tests.services.caller import Caller
 from tests.services.deployment import Deployment, deployment
 
 
@@ -34,3 +35,15 @@ def ship_id() -> str:
 def user_id() -> str:
     """The id of a user that no other test has."""
     return f"user-{uuid4()}"
+
+
+@pytest.fixture
+def caller(shared: Deployment) -> Caller:
+    """Somebody of a tenant that no other test has."""
+    return Caller(shared.commands, shared.queries, f"tenant-{uuid4()}")
+
+
+@pytest.fixture
+def tenant_id() -> str:
+    """A tenant that no other test has, so that its events are this test's."""
+    return f"tenant-{uuid4()}"

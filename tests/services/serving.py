@@ -1,0 +1,51 @@
+"""What the services serve, and how they say that they are."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from examples.services import Service
+from tests.services.commanding import CALL_S
+
+SERVICES = {
+    "command_service": [
+        "tidemark.v1.BulkCommandService",
+        "tidemark.v1.EventLogService",
+        "tidemark.v1.ShipCommandService",
+        "tidemark.v1.UserCommandService",
+    ],
+    "query_service": [
+        "tidemark.v1.EventLogService",
+        "tidemark.v1.ProjectionService",
+        "tidemark.v1.ReplayService",
+        "tidemark.v1.ShipQueryService",
+        "tidemark.v1.UserQueryService",
+    ],
+}
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+@contextlib.asynccontextmanager
+async def channel_to(service: Service) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel for the length of a block."""
+    async with grpc.aio.insecure_channel(
+        service.address, options=[("grpc.use_local_subchannel_pool", 1)]
+    ) as channel:
+        yield channel
+
+
+async def health_of(channel: Any, service: str) -> int:
+    """How a service is, by its full name; "" is the whole server."""
+    stub: Any = health_pb2_grpc.HealthStub(channel)
+    request = health_pb2.HealthCheckRequest(service=service)
+    return int((await stub.Check(request, timeout=CALL_S)).status)
+
+
+def health_watch(channel: Any, service: str) -> Any:
+    """The same as a stream: a response now, and one at every change."""
+    stub: Any = health_pb2_grpc.HealthStub(channel)
+    return stub.Watch(health_pb2.HealthCheckRequest(service=service), timeout=CALL_S)
