@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -77,22 +78,27 @@ async def watch(
     """
     key = _key(projector, request, call)
     aggregate = projector.projection.aggregate
-    is_begun = False
+    sent: State | None = None
+    is_heartbeat_due = False
+    next_heartbeat = time.monotonic() + HEARTBEAT_S
     with projector.watching(key) as changed:
         while True:
             changed.clear()
             state, position = await projector.query(call, request.min_position, read, key)
-            if state is None or (is_last(state) and not is_begun):
+            if state is None or (sent is None and is_last(state)):
                 raise not_found(aggregate)
-            await call.send(response(**{aggregate.name: state, "position": position}))
-            is_begun = True
+            if state != sent or is_heartbeat_due:
+                await call.send(response(**{aggregate.name: state, "position": position}))
+                sent = state
+                next_heartbeat = time.monotonic() + HEARTBEAT_S
             if is_last(state):
                 return
             try:
-                async with asyncio.timeout(HEARTBEAT_S):
+                async with asyncio.timeout(next_heartbeat - time.monotonic()):
                     await changed.wait()
+                is_heartbeat_due = False
             except TimeoutError:
-                continue
+                is_heartbeat_due = True
 
 
 def _key(projector: Projector, request: Any, call: Call) -> AggregateKey:

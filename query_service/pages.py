@@ -3,7 +3,6 @@
 import base64
 import binascii
 import hashlib
-import json
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
@@ -17,6 +16,7 @@ DEFAULT_PAGE_SIZE = 100
 MAX_PAGE_SIZE = 1000
 MAX_TOKEN_CHARACTERS = 2000
 CHECKSUM_BYTES = 8
+MAX_INT = 2**63 - 1
 
 PAGE_CHECKS: tuple[Check, ...] = (
     between("page_size", 0, MAX_PAGE_SIZE),
@@ -48,7 +48,7 @@ class Cursor:
 
     def token(self, key: str | int) -> str:
         """The token of the page after this key."""
-        content = json.dumps(key).encode()
+        content = str(key).encode()
         return base64.urlsafe_b64encode(self._checksum(content) + content).decode()
 
     def page(self, rows: Iterable[tuple[Any, bytes]]) -> tuple[list[bytes], str]:
@@ -71,17 +71,20 @@ class Cursor:
     def _read(self, token: str, key_type: type) -> Any:
         try:
             raw = base64.b64decode(token[:MAX_TOKEN_CHARACTERS], altchars=b"-_", validate=True)
-            key = json.loads(raw[CHECKSUM_BYTES:])
+            content = raw[CHECKSUM_BYTES:]
+            key = key_type(content.decode())
         except (binascii.Error, ValueError) as error:
             raise invalid_field("page_token", "is no page token") from error
-        if type(key) is not key_type or raw[:CHECKSUM_BYTES] != self._checksum(
-            raw[CHECKSUM_BYTES:]
-        ):
+        if raw[:CHECKSUM_BYTES] != self._checksum(content) or not _is_storable(key):
             raise invalid_field("page_token", "is not of this list")
         return key
 
     def _checksum(self, content: bytes) -> bytes:
         return hashlib.sha256(self._binding + content).digest()[:CHECKSUM_BYTES]
+
+
+def _is_storable(key: str | int) -> bool:
+    return isinstance(key, str) or 0 <= key <= MAX_INT
 
 
 def _binding(request: Message) -> bytes:

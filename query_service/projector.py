@@ -14,7 +14,7 @@ from query_service.projection import Projection
 from query_service.store import ProjectionStore
 from query_service.waiting import patience
 from shared.changes import Changes
-from shared.errors import Exhausted, TidemarkError, Unavailable
+from shared.errors import DataLoss, Exhausted, TidemarkError, Unavailable
 from shared.log.log import AggregateKey, EventLog
 from shared.rpc import Call
 
@@ -154,13 +154,19 @@ class Projector:
         try:
             await move()
         except ProjectionFault as fault:
-            logger.exception("projection_faulted", projection=name, position=fault.position)
-            self.fault = fault
-            await self._on_health(False)
-            self._publish(set(self._watchers))
+            await self._stop(fault)
+        except DataLoss as error:
+            await self._stop(ProjectionFault(self.position + 1, str(error)))
         except (Exhausted, Unavailable):
             logger.warning("projection_delayed", projection=name, exc_info=True)
             await asyncio.sleep(RETRY_S)
+
+    async def _stop(self, fault: ProjectionFault) -> None:
+        name = self.projection.name
+        logger.error("projection_faulted", projection=name, fault=str(fault), exc_info=True)
+        self.fault = fault
+        await self._on_health(False)
+        self._publish(set(self._watchers))
 
     def _publish(self, touched: set[AggregateKey]) -> None:
         self._changes.notify()

@@ -70,6 +70,7 @@ class Replica:
                 checkpoint = response.checkpoint
                 if response.events:
                     await self._log.copy(response.events, checkpoint.digest)
-                self._origin = Origin(
-                    checkpoint.origin_head_position, time_of_timestamp(checkpoint.origin_heard_at)
-                )
+                heard_at = time_of_timestamp(checkpoint.origin_heard_at)
+                # An upstream that has not heard of the origin itself tells nothing new.
+                if heard_at > self._origin.heard_at:
+                    self._origin = Origin(checkpoint.origin_head_position, heard_at)

@@ -150,7 +150,7 @@ class Adapters(RuleBasedStateMachine):
 
     @rule(
         foreign=st.lists(foreign_events, min_size=1, max_size=4),
-        digest=st.sampled_from([None, None, b"", b"not that"]),
+        digest=st.sampled_from([None, b"", b"not that"]),
     )
     def copy(self, foreign: list[Foreign], digest: bytes | None) -> None:
         """Args: digest: to be checked; None: the right one."""
@@ -208,9 +208,7 @@ class Adapters(RuleBasedStateMachine):
 
     @rule(schema=st.sampled_from(SCHEMAS))
     def load(self, schema: bytes) -> None:
-        histories = self._agreed(lambda log: log.load(dict.fromkeys(KEYS, schema)))
-
-        self.answers["snapshot"] += any(history.snapshot for history in histories.values())
+        self._load(schema)
 
     @rule()
     def receipts(self) -> None:
@@ -235,6 +233,12 @@ class Adapters(RuleBasedStateMachine):
         assert self.sqlite.head.digest == digests_of(records)[-1]
         assert positions_of(records)[-1:] in ([], [self.sqlite.head.position])
 
+    @invariant()
+    def pages_and_histories_agree(self) -> None:
+        self._read(0, 3, EVERYTHING, None)
+        self._read(0, 3, EventFilter("acme"), None)
+        self._load(SCHEMAS[0])
+
     def _opened(self) -> SqliteLog:
         path = Path(self.directory.name) / "log.db"
         return self.loop.run(SqliteLog.open(path, synchronous="NORMAL", clock=self.clock))
@@ -247,6 +251,11 @@ class Adapters(RuleBasedStateMachine):
 
         kind = "everything" if event_filter == EVERYTHING else "some"
         self.answers[f"page of {kind}"] += bool(page.records)
+
+    def _load(self, schema: bytes) -> None:
+        histories = self._agreed(lambda log: log.load(dict.fromkeys(KEYS, schema)))
+
+        self.answers["snapshot"] += any(history.snapshot for history in histories.values())
 
     def _agreed(self, ask: Callable[[EventLog], Coroutine[object, object, T]]) -> T:
         expected = self.loop.run(ask(self.memory))
@@ -263,12 +272,16 @@ async def refusal_of(copying: Coroutine[object, object, None]) -> str | None:
 
 
 def test_the_adapters_give_the_same_answers() -> None:
-    Adapters.answers.clear()
-
-    run_state_machine_as_test(
-        Adapters, settings=settings(max_examples=60, stateful_step_count=40, deadline=None)
-    )
-
     expected = {"Committed", "WrongVersion", "Duplicate", "copied", "LOG_DIVERGED"}
     expected |= {"page of everything", "page of some", "snapshot"}
-    assert {answer for answer, times in Adapters.answers.items() if times} == expected
+    Adapters.answers.clear()
+
+    # Chance may leave one out, but not every time.
+    for _ in range(5):
+        run_state_machine_as_test(
+            Adapters, settings=settings(max_examples=40, stateful_step_count=40, deadline=None)
+        )
+        if (+Adapters.answers).keys() == expected:
+            break
+
+    assert (+Adapters.answers).keys() == expected

@@ -27,7 +27,7 @@ from shared.log.log import (
     time_of,
 )
 from shared.log.sqlite import SCAN_WINDOW, SqliteLog
-from shared.sqlite import Connection, Synchronous
+from shared.sqlite import Connection, Readers, Synchronous
 from tests.log.builders import (
     HOUR,
     NOON,
@@ -139,15 +139,27 @@ async def test_closing_finishes_what_has_begun(path: Path) -> None:
         appending = [
             asyncio.create_task(log.append([commit(ship(str(number)))])) for number in range(20)
         ]
-        reading = [asyncio.create_task(log.read(0)) for _ in range(20)]
         await log.read(0)
 
     outcomes = [await task for task in appending]
     assert outcomes == [[Committed(position)] for position in range(1, 21)]
-    pages = [await task for task in reading]
-    assert all(positions_of(p.records) == list(range(1, p.position + 1)) for p in pages)
     async with opened(path) as log:
         assert log.head.position == 20
+
+
+async def test_closing_lets_those_read_who_wait_for_a_connection(path: Path) -> None:
+    async with opened(path):
+        readers = await Readers.connect(path, 1)
+
+        async def read_and_close() -> None:
+            await readers.run(page_count)
+            await readers.close()
+
+        closing = asyncio.create_task(read_and_close())
+        reading = asyncio.create_task(readers.run(page_count))
+        await closing
+
+        assert await asyncio.wait_for(reading, 5) > 0
 
 
 @pytest.mark.parametrize(("asked", "level"), [(None, 2), ("FULL", 2), ("NORMAL", 1)])
@@ -447,9 +459,13 @@ def wal_limited(path: Path, growth: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+def page_count(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA page_count").fetchone()[0])
+
+
 async def no_room(log: SqliteLog) -> None:
     """The database may not grow: SQLite answers as on a full disk."""
-    pages = await pragma(log, "page_count")
+    pages = await writer_of(log).run(page_count)
     assert await pragma(log, f"max_page_count = {pages}") == pages
 
 

@@ -4,6 +4,8 @@ import sqlite3
 from typing import NamedTuple, cast
 from uuid import UUID
 
+from google.protobuf.message import DecodeError
+
 from shared.errors import DataLoss
 from shared.log.log import (
     AggregateKey,
@@ -100,7 +102,10 @@ class Transaction:
 
     def copy(self, record: bytes) -> None:
         """Adds a record of another log."""
-        event = RecordedEvent.FromString(record)
+        try:
+            event = RecordedEvent.FromString(record)
+        except DecodeError as error:
+            raise DataLoss("LOG_DIVERGED", "What is to be copied is no event") from error
         key = AggregateKey(event.tenant_id, event.aggregate_type, event.aggregate_id)
         follows = (
             event.position > self._head.position
