@@ -11,21 +11,22 @@ DATA = Path("data")
 COMMANDS = "127.0.0.1:50051"
 QUERIES = "127.0.0.1:50052"
 
-BANNER = f"""
-Tidemark is up: commands on {COMMANDS}, queries on {QUERIES}, data in ./{DATA}. Ctrl-C stops it.
+BANNER = """
+Tidemark is up: commands on {commands}, queries on {queries}, data in {data}. Ctrl-C stops it.
 
 Try, in another terminal, with .venv/bin on your PATH:
 
   grpcurl -plaintext -d '{{"user_id": "ada", "username": "Ada", "balance": 100}}' \\
-    {COMMANDS} tidemark.v1.UserCommandService/Create
+    {commands} tidemark.v1.UserCommandService/Create
   grpcurl -plaintext -d '{{"user_id": "ada", "balance_change": 250}}' \\
-    {COMMANDS} tidemark.v1.UserCommandService/ChangeBalance
-  grpcurl -plaintext -d '{{"user_id": "ada"}}' {QUERIES} tidemark.v1.UserQueryService/GetUser
-  grpcurl -plaintext {QUERIES} tidemark.v1.EventLogService/Subscribe
+    {commands} tidemark.v1.UserCommandService/ChangeBalance
+  grpcurl -plaintext -d '{{"user_id": "ada"}}' {queries} tidemark.v1.UserQueryService/GetUser
+  grpcurl -plaintext {queries} tidemark.v1.EventLogService/Subscribe
+
 """
 
 
-async def main() -> int:
+async def main(data: Path = DATA, commands: str = COMMANDS, queries: str = QUERIES) -> int:
     """Runs both until a signal, or until one of them ends.
 
     Returns:
@@ -38,9 +39,12 @@ async def main() -> int:
     services: list[Service] = []
     codes = []
     try:
-        services.append(await start_command_service(DATA, COMMANDS))
-        services.append(await start_query_service(DATA, COMMANDS, QUERIES))
-        sys.stdout.write(BANNER)
+        command = await start_command_service(data, commands)
+        services.append(command)
+        query = await start_query_service(data, command.address, queries)
+        services.append(query)
+        banner = BANNER.format(commands=command.address, queries=query.address, data=data)
+        sys.stdout.write(banner)
         sys.stdout.flush()
         await _until_end(stop, services)
     except ServiceFailed as failure:

@@ -163,7 +163,7 @@ class Projector:
 
     async def _stop(self, fault: ProjectionFault) -> None:
         name = self.projection.name
-        logger.error("projection_faulted", projection=name, fault=str(fault), exc_info=True)
+        logger.error("projection_faulted", projection=name, fault=str(fault), exc_info=fault)
         self.fault = fault
         await self._on_health(False)
         self._publish(set(self._watchers))
