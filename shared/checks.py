@@ -35,9 +35,10 @@ def identifier(field: str) -> Check:
     """An id of at most 128 bytes of UTF-8, without control characters."""
 
     def check(command: Any) -> Iterator[FieldViolation]:
-        if not getattr(command, field):
+        value = getattr(command, field)
+        if not value:
             yield FieldViolation(field, "must not be empty")
-        yield from new_identifier(field)(command)
+        yield from id_violations(field, value)
 
     return check
 
