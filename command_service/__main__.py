@@ -1,7 +1,6 @@
 """The command service: wiring, and the command line."""
 
 import asyncio
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +15,14 @@ from command_service.handlers import Commands
 from shared.event_log_service import EventLogService
 from shared.log.log import OutcomeUnknown
 from shared.log.sqlite import SqliteLog
-from shared.process import Insecure, LogLevelOption, MaxStreams, announce, run
+from shared.process import (
+    Insecure,
+    LogLevelOption,
+    MaxStreams,
+    announce,
+    die_of_unknown_outcome,
+    run,
+)
 from shared.rpc import methods_of
 from shared.server import Server
 from shared.service_log import LogLevel
@@ -24,7 +30,6 @@ from tidemark.v1 import command_pb2, event_pb2
 
 NAME = "command_service"
 SQLITE = "sqlite:"
-EXIT_OUTCOME_UNKNOWN = 70
 
 logger = structlog.get_logger(NAME)
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -88,10 +93,8 @@ async def _serve(
                 await server.serve_until_signal()
                 await executor.drain()
                 executing.cancel()
-        except* OutcomeUnknown:
-            logger.critical("commit_outcome_unknown", exc_info=True, advice="restart: it will tell")
-            # Not even closing the log is safe to try.
-            os._exit(EXIT_OUTCOME_UNKNOWN)
+        except* OutcomeUnknown as errors:
+            die_of_unknown_outcome(errors)
         finally:
             await log.close()
     logger.info("stopped")

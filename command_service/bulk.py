@@ -51,6 +51,8 @@ class _Stream:
 
     async def run(self) -> None:
         reader = asyncio.create_task(self._read(), name="read bulk commands")
+        # The end of what is to be answered, whatever ended the reading, even before it began.
+        reader.add_done_callback(lambda _: self._submitted.put_nowait(None))
         try:
             with self._call.drain.calling(reader.cancel):
                 while (submitted := await self._submitted.get()) is not None:
@@ -76,13 +78,10 @@ class _Stream:
             raise Unavailable("DRAINING", "The service is stopping") from error
 
     async def _read(self) -> None:
-        try:
-            async for request in self._requests:
-                await self._unanswered.acquire()
-                await self._executor.room()
-                self._submitted.put_nowait(self._submit(request))
-        finally:
-            self._submitted.put_nowait(None)
+        async for request in self._requests:
+            await self._unanswered.acquire()
+            await self._executor.room(len(request.commands))
+            self._submitted.put_nowait(self._submit(request))
 
     def _submit(self, request: ExecuteRequest) -> "_Submitted":
         if len(request.commands) > MAX_COMMANDS:

@@ -10,7 +10,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError, Message
 
 from command_service.aggregates.rules import Rules
-from shared.checks import id_violations
+from shared.checks import MAX_TEXT_CHARACTERS, id_violations
 from shared.errors import FieldViolation, InvalidArgument, InvalidFields
 from shared.log.log import AggregateKey, CommandKey
 from tidemark.v1.command_pb2 import CommandContext
@@ -82,7 +82,8 @@ class CommandTypes:
         """
         command_type = self._types.get(packed.type_url.rpartition("/")[2])
         if command_type is None:
-            raise InvalidArgument("UNKNOWN_COMMAND", f"{packed.type_url!r} is no command")
+            name = packed.type_url[:MAX_TEXT_CHARACTERS]
+            raise InvalidArgument("UNKNOWN_COMMAND", f"{name!r} is no command")
         try:
             return command_type.FromString(packed.value)
         except DecodeError as error:

@@ -133,9 +133,12 @@ class Executor:
         self._has_arrivals.set()
         return call.done
 
-    async def room(self) -> None:
-        """Returns when there is room for more of a stream; half is left to single commands."""
-        while self._in_flight >= self._max_in_flight // 2:
+    async def room(self, count: int) -> None:
+        """Returns when there is room for so many more of a stream.
+
+        Half of what may be in flight is left to single commands; more than that at once goes alone.
+        """
+        while self._in_flight and self._in_flight + count > self._max_in_flight // 2:
             self._has_room.clear()
             await self._has_room.wait()
 
@@ -427,8 +430,7 @@ class Executor:
         self._in_flight -= 1
         if self._in_flight == 0:
             self._is_idle.set()
-        if self._in_flight < self._max_in_flight // 2:
-            self._has_room.set()
+        self._has_room.set()
 
     def _leave(self, pending: Pending) -> None:
         key = pending.command.receipt_key

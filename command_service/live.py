@@ -1,5 +1,6 @@
 """The aggregates in memory: their newest states, which may be ahead of the log."""
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
@@ -101,6 +102,8 @@ class LiveAggregates:
             return dict.fromkeys(wanted, error)
         failures: dict[AggregateKey, TidemarkError] = {}
         for key, rules in wanted.items():
+            # Many long histories take long to fold: others' turn in between.
+            await asyncio.sleep(0)
             try:
                 self._cached[key] = await self._folded(rules, key, histories[key])
             except TidemarkError as error:
@@ -124,9 +127,17 @@ class LiveAggregates:
         self, rules: Rules[Any], key: AggregateKey, history: History
     ) -> LiveAggregate:
         aggregate = rules.aggregate
-        snapshot = history.snapshot
-        state: Any = aggregate.state.FromString(snapshot.state) if snapshot else None
+        state: Any = None
+        snapshot_version = 0
         records = history.records
+        if history.snapshot is not None:
+            try:
+                state = aggregate.state.FromString(history.snapshot.state)
+                snapshot_version = history.snapshot.version
+            except DecodeError:
+                # It only saves work, and the events are all there.
+                logger.warning("snapshot_ignored", aggregate=key, exc_info=True)
+                records = await self._log.read_aggregate(key)
         try:
             while True:
                 for record in records:
@@ -138,4 +149,4 @@ class LiveAggregates:
             raise DataLoss("LOG_CORRUPT", "The aggregate's history is damaged") from error
         except UnknownEvent as error:
             raise Unavailable("UNKNOWN_EVENT", "The log is newer than this service") from error
-        return LiveAggregate(rules, key, state, snapshot.version if snapshot else 0)
+        return LiveAggregate(rules, key, state, snapshot_version)

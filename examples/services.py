@@ -74,10 +74,17 @@ class Service:
         return cls(process, module, line.rpartition(" ")[2].strip())
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Sends a signal, waits for the end, and returns the exit code; once ended, just that."""
+        """Sends a signal and returns the exit code; once ended, just that.
+
+        What has not ended after 20 s is killed.
+        """
         if self.process.returncode is None:
             self.process.send_signal(number)
-        async with asyncio.timeout(STOP_S):
+        try:
+            async with asyncio.timeout(STOP_S):
+                return await self.process.wait()
+        except TimeoutError:
+            self.process.kill()
             return await self.process.wait()
 
     async def kill(self) -> None:

@@ -16,8 +16,16 @@ from query_service.projector import Projector
 from query_service.replay import Replay
 from query_service.replica import Replica
 from shared.event_log_service import EventLogService
+from shared.log.log import OutcomeUnknown
 from shared.log.sqlite import SqliteLog
-from shared.process import Insecure, LogLevelOption, MaxStreams, announce, run
+from shared.process import (
+    Insecure,
+    LogLevelOption,
+    MaxStreams,
+    announce,
+    die_of_unknown_outcome,
+    run,
+)
 from shared.rpc import methods_of
 from shared.server import Server
 from shared.service_log import LogLevel
@@ -72,17 +80,13 @@ async def _serve(
     ):
         log = await SqliteLog.open(folder / "log.db", synchronous="NORMAL")
         open_files.push_async_callback(log.close)
-        diverged = partial(server.set_health, ["", EVENT_LOG_SERVICE.full_name], is_serving=False)
-        replica = Replica(log, upstream, diverged)
+        on_fault = partial(server.set_health, ["", EVENT_LOG_SERVICE.full_name], False)
+        replica = Replica(log, upstream, on_fault)
         past = Past(log)
         projectors = []
         for projection in PROJECTIONS:
-            name = projection.service.full_name
-
-            async def set_health(is_serving: bool, name: str = name) -> None:
-                await server.set_health([name], is_serving=is_serving)
-
-            projector = await Projector.open(projection, log, folder, set_health)
+            on_health = partial(server.set_health, [projection.service.full_name])
+            projector = await Projector.open(projection, log, folder, on_health)
             open_files.push_async_callback(projector.close)
             projectors.append(projector)
             server.add(projection.service, methods_of(projection.queries(projector, past)))
@@ -93,16 +97,24 @@ async def _serve(
         event_log = EventLogService(log, aggregates, lambda: replica.origin)
         server.add(EVENT_LOG_SERVICE, methods_of(event_log))
         address = await server.start()
+        for projector in projectors:
+            await projector.begin()
         logger.info("serving", address=address, upstream=upstream, position=log.head.position)
         announce(NAME, address)
-        async with asyncio.TaskGroup() as tasks:
-            running = [
-                tasks.create_task(replica.run(), name="replica"),
-                *(tasks.create_task(each.run(), name=each.projection.name) for each in projectors),
-            ]
-            await server.serve_until_signal()
-            for task in running:
-                task.cancel()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                running = [
+                    tasks.create_task(replica.run(), name="replica"),
+                    *(
+                        tasks.create_task(each.run(), name=each.projection.name)
+                        for each in projectors
+                    ),
+                ]
+                await server.serve_until_signal()
+                for task in running:
+                    task.cancel()
+        except* OutcomeUnknown as errors:
+            die_of_unknown_outcome(errors)
     logger.info("stopped")
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
-from query_service.past import Past, not_found
+from query_service.past import Past, check_moment, not_found
 from query_service.projector import Projector
 from shared.checks import at_least, check, identifier
 from shared.event_log_service import HEARTBEAT_S
@@ -42,8 +42,9 @@ async def get(
     key = _key(projector, request, call)
     aggregate = projector.projection.aggregate
     if request.HasField("as_of"):
+        check_moment(request.as_of, "as_of")
         await past.reach(request.min_position, call)
-        moment = await past.moment(request.as_of, "as_of", key, call)
+        moment = await past.moment(request.as_of, key, call)
         return await past.state(aggregate, key, moment)
     state, position = await projector.query(call, request.min_position, read, key)
     if state is None:

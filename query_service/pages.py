@@ -35,15 +35,16 @@ class Cursor:
 
     Args:
         request: with page_size and page_token; its other fields select.
+        tenant_id: whose list it is.
         first: the key before all others.
 
     Raises:
         InvalidFields: the token is none, or was made for another list or selection.
     """
 
-    def __init__(self, request: Any, first: Any) -> None:
+    def __init__(self, request: Any, tenant_id: str, first: Any) -> None:
         self.size: int = request.page_size or DEFAULT_PAGE_SIZE
-        self._binding = _binding(request)
+        self._binding = _binding(request, tenant_id)
         self.after = self._read(request.page_token, type(first)) if request.page_token else first
 
     def token(self, key: str | int) -> str:
@@ -87,12 +88,12 @@ def _is_storable(key: str | int) -> bool:
     return isinstance(key, str) or 0 <= key <= MAX_INT
 
 
-def _binding(request: Message) -> bytes:
-    """The request without what may differ from page to page."""
+def _binding(request: Message, tenant_id: str) -> bytes:
+    """Whose list it is and what selects it, without what may differ from page to page."""
     selection = type(request)()
     selection.CopyFrom(request)
     for field in ("page_size", "page_token", "min_position"):
         selection.ClearField(field)
     selection.DiscardUnknownFields()
-    name = request.DESCRIPTOR.full_name.encode()
-    return name + b"\0" + selection.SerializeToString(deterministic=True)
+    name = f"{tenant_id}\0{request.DESCRIPTOR.full_name}\0".encode()
+    return name + selection.SerializeToString(deterministic=True)

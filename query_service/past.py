@@ -3,10 +3,12 @@
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
+from google.protobuf.message import DecodeError
+
 from query_service.waiting import patience
-from shared.aggregates.aggregate import Aggregate
+from shared.aggregates.aggregate import Aggregate, CorruptHistory
 from shared.checks import microseconds
-from shared.errors import NotFound, invalid_field
+from shared.errors import DataLoss, NotFound, invalid_field
 from shared.log.log import MAX_PAGE_EVENTS, AggregateKey, EventLog
 from shared.rpc import Call
 from tidemark.v1.event_pb2 import RecordedEvent
@@ -36,32 +38,25 @@ class Past:
             async with patience(call, f"position {position}"):
                 await self._log.wait(position - 1)
 
-    async def moment(self, as_of: AsOf, field: str, key: AggregateKey, call: Call) -> Moment:
+    async def moment(self, as_of: AsOf, key: AggregateKey, call: Call) -> Moment:
         """The moment that a request names, once the copy of the log has come that far.
 
         Raises:
-            InvalidFields: it names none.
             Unavailable: PROJECTION_BEHIND: not in time.
         """
         match as_of.WhichOneof("moment"):
             case "time":
-                time = microseconds(f"{field}.time", as_of.time)
+                time = microseconds("time", as_of.time)
                 head = self._log.head
                 return Moment(
                     head.position if time >= head.time else await self._log.position_at(time)
                 )
             case "position":
-                if as_of.position < 0:
-                    raise invalid_field(f"{field}.position", "must not be negative")
                 await self.reach(as_of.position, call)
                 return Moment(as_of.position)
-            case "version":
-                if as_of.version < 0:
-                    raise invalid_field(f"{field}.version", "must not be negative")
+            case _:
                 await self._reach_version(key, as_of.version, call)
                 return Moment(self._log.head.position, as_of.version)
-            case _:
-                raise invalid_field(field, "must name a moment")
 
     async def state(
         self, aggregate: Aggregate[Any], key: AggregateKey, moment: Moment
@@ -74,7 +69,7 @@ class Past:
         state = None
         position = moment.position
         async for event in self.events(key, moment):
-            state = aggregate.fold(state, event, ignore_unknown=True)
+            state = folded(aggregate, state, event)
             if moment.version is not None:
                 position = event.position
         if state is None:
@@ -87,7 +82,7 @@ class Past:
         while True:
             records = await self._log.read_aggregate(key, version, moment.position)
             for record in records:
-                event = RecordedEvent.FromString(record)
+                event = _parsed(record)
                 if moment.version is not None and event.version > moment.version:
                     return
                 yield event
@@ -97,14 +92,48 @@ class Past:
 
     async def _reach_version(self, key: AggregateKey, version: int, call: Call) -> None:
         """What has no history at all is not waited for."""
-        if version == 0 or not await self._log.read_aggregate(key):
+        if version == 0 or not await self._log.read_aggregate(key, limit=1):
             return
         async with patience(call, f"version {version}"):
             while True:
                 head = self._log.head
-                if await self._log.read_aggregate(key, version - 1):
+                if await self._log.read_aggregate(key, version - 1, limit=1):
                     return
                 await self._log.wait(head.position)
+
+
+def check_moment(as_of: AsOf, field: str) -> None:
+    """Checks the shape of a moment.
+
+    Raises:
+        InvalidFields: it is none in any state.
+    """
+    match as_of.WhichOneof("moment"):
+        case "time":
+            microseconds(f"{field}.time", as_of.time)
+        case None:
+            raise invalid_field(field, "must name a moment")
+        case name if getattr(as_of, name) < 0:
+            raise invalid_field(f"{field}.{name}", "must not be negative")
+
+
+def folded(aggregate: Aggregate[Any], state: Any, event: RecordedEvent) -> Any:
+    """The state after the next event; one of an unknown type only moves the version on.
+
+    Raises:
+        DataLoss: LOG_CORRUPT: the event cannot follow.
+    """
+    try:
+        return aggregate.fold(state, event, ignore_unknown=True)
+    except CorruptHistory as error:
+        raise DataLoss("LOG_CORRUPT", "The aggregate's history is damaged") from error
+
+
+def _parsed(record: bytes) -> RecordedEvent:
+    try:
+        return RecordedEvent.FromString(record)
+    except DecodeError as error:
+        raise DataLoss("LOG_CORRUPT", "The aggregate's history is damaged") from error
 
 
 def not_found(aggregate: Aggregate[Any]) -> NotFound:

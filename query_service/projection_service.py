@@ -81,7 +81,7 @@ class Projections:
             return ProjectionState.PROJECTION_STATE_REBUILDING
         if projector.fault is not None:
             return ProjectionState.PROJECTION_STATE_FAULTED
-        if head_position - projector.position > BATCH_EVENTS:
+        if not projector.is_verified or head_position - projector.position > BATCH_EVENTS:
             return ProjectionState.PROJECTION_STATE_CATCHING_UP
         return ProjectionState.PROJECTION_STATE_LIVE
 

@@ -14,7 +14,7 @@ from query_service.projection import Projection
 from query_service.store import ProjectionStore
 from query_service.waiting import patience
 from shared.changes import Changes
-from shared.errors import DataLoss, Exhausted, TidemarkError, Unavailable
+from shared.errors import DataLoss, Exhausted, Internal, TidemarkError, Unavailable
 from shared.log.log import AggregateKey, EventLog
 from shared.rpc import Call
 
@@ -68,6 +68,7 @@ class Projector:
         # Held while the store moves on, so that a rebuilt one can take its place in between.
         self._moving = asyncio.Lock()
         self._tasks = asyncio.TaskGroup()
+        self._is_running = False
 
     @classmethod
     async def open(
@@ -86,15 +87,27 @@ class Projector:
         """Answers contain every event up to here."""
         return self._building.position
 
+    @property
+    def is_verified(self) -> bool:
+        """Whether it is known to be of this log; before that it answers nothing."""
+        return self._building.is_verified
+
+    async def begin(self) -> None:
+        """Makes sure, if the log is long enough already, that the projection is of this log."""
+        if self._building.can_step and not self._building.is_verified:
+            await self._step()
+
     async def run(self) -> None:
         """Follows the log until cancelled."""
         async with self._tasks:
-            await self._stopping_at_a_fault(self._building.verify)
+            self._is_running = True
             while True:
                 while self.fault is not None:
                     await self._changes.next()
-                await self._log.wait(self.position)
-                await self._stopping_at_a_fault(self._step)
+                # A rebuild may have put another one in its place meanwhile.
+                while not self._building.can_step:
+                    await self._log.wait(self._log.head.position)
+                await self._step()
 
     async def query(
         self,
@@ -111,9 +124,9 @@ class Projector:
         Raises:
             Unavailable: PROJECTION_BEHIND or PROJECTION_FAULTED.
         """
-        if self.position < min_position and self.fault is None:
+        if not self._has_reached(min_position):
             async with patience(call, f"position {min_position}"):
-                while self.position < min_position and self.fault is None:
+                while not self._has_reached(min_position):
                     await self._changes.next()
         if self.fault is not None:
             raise self._faulted(self.fault)
@@ -133,7 +146,13 @@ class Projector:
                 del self._watchers[key]
 
     def rebuild(self) -> Rebuild:
-        """Starts a rebuild, or joins the one that runs."""
+        """Starts a rebuild, or joins the one that runs.
+
+        Raises:
+            Unavailable: STARTING: `run` does not run yet.
+        """
+        if not self._is_running:
+            raise Unavailable("STARTING", "The service is starting")
         if self.rebuilding is None:
             self.rebuilding = Rebuild()
             name = f"rebuild {self.projection.name}"
@@ -144,21 +163,23 @@ class Projector:
         """Closes the projection's file."""
         await self._building.store.close()
 
-    async def _step(self) -> None:
-        async with self._moving:
-            touched = await self._building.step()
-        self._publish(touched)
+    def _has_reached(self, position: int) -> bool:
+        """Whether a query can be answered, or has to be refused, rather than wait."""
+        if self.fault is not None:
+            return True
+        return self._building.is_verified and self.position >= position
 
-    async def _stopping_at_a_fault(self, move: Callable[[], Awaitable[None]]) -> None:
-        name = self.projection.name
+    async def _step(self) -> None:
         try:
-            await move()
+            async with self._moving:
+                touched = await self._building.step()
+            self._publish(touched)
         except ProjectionFault as fault:
             await self._stop(fault)
         except DataLoss as error:
             await self._stop(ProjectionFault(self.position + 1, str(error)))
         except (Exhausted, Unavailable):
-            logger.warning("projection_delayed", projection=name, exc_info=True)
+            logger.warning("projection_delayed", projection=self.projection.name, exc_info=True)
             await asyncio.sleep(RETRY_S)
 
     async def _stop(self, fault: ProjectionFault) -> None:
@@ -187,6 +208,9 @@ class Projector:
         except TidemarkError as error:
             logger.exception("rebuild_failed", projection=name)
             rebuild.failure = error
+        except Exception:
+            logger.exception("rebuild_failed_unexpectedly", projection=name)
+            rebuild.failure = Internal()
         finally:
             self.rebuilding = None
             rebuild.changes.notify()

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from query_service.past import Moment, Past, not_found
+from query_service.past import Moment, Past, check_moment, folded, not_found
 from shared.aggregates.aggregate import Aggregate, pack
 from shared.checks import at_least, check, identifier
 from shared.errors import invalid_field
@@ -34,10 +34,12 @@ class Replay:
         if aggregate is None:
             known = ", ".join(self._aggregates)
             raise invalid_field("aggregate_type", f"is unknown; there are: {known}")
+        if request.HasField("until"):
+            check_moment(request.until, "until")
         await self._past.reach(request.min_position, call)
         moment = Moment(self._log.head.position)
         if request.HasField("until"):
-            moment = await self._past.moment(request.until, "until", key, call)
+            moment = await self._past.moment(request.until, key, call)
         await self._send(request, call, aggregate, key, moment)
 
     async def _send(
@@ -52,7 +54,7 @@ class Replay:
         event = None
         async for event in self._past.events(key, moment):
             if request.include_state:
-                state = aggregate.fold(state, event, ignore_unknown=True)
+                state = folded(aggregate, state, event)
             if event.version > request.after_version:
                 packed = pack(state) if state is not None else None
                 await call.send(ReplayResponse(event=event, state=packed))

@@ -10,7 +10,7 @@ import structlog
 from shared.errors import DataLoss, Exhausted, Unavailable
 from shared.event_log_service import Origin
 from shared.following import SILENCE_S, follow
-from shared.log.log import EventLog, time_of_timestamp
+from shared.log.log import MICROSECONDS, EventLog, time_of_timestamp
 
 RETRY_S = 1.0
 """After an error of the machine, such as a full disk."""
@@ -34,6 +34,8 @@ class Replica:
         self._upstream = upstream
         self._on_fault = on_fault
         self._origin = Origin(0, 0)
+        # By this machine's clock: the origin's may differ, or jump.
+        self._heard_at = float("-inf")
         self.fault = ""
         """Why following has stopped for good; empty: it has not."""
 
@@ -47,8 +49,7 @@ class Replica:
     @property
     def is_in_touch(self) -> bool:
         """Whether the origin was heard of recently; if not, how far this lags is unknown."""
-        now = time.time_ns() // 1000
-        return not self.fault and now - self._origin.heard_at < SILENCE_S * 1_000_000
+        return not self.fault and time.monotonic() - self._heard_at < SILENCE_S
 
     async def run(self) -> None:
         """Follows until cancelled, or until the logs turn out to differ."""
@@ -70,7 +71,19 @@ class Replica:
                 checkpoint = response.checkpoint
                 if response.events:
                     await self._log.copy(response.events, checkpoint.digest)
-                heard_at = time_of_timestamp(checkpoint.origin_heard_at)
-                # An upstream that has not heard of the origin itself tells nothing new.
-                if heard_at > self._origin.heard_at:
-                    self._origin = Origin(checkpoint.origin_head_position, heard_at)
+                self._hear(
+                    Origin(
+                        checkpoint.origin_head_position,
+                        time_of_timestamp(checkpoint.origin_heard_at),
+                    )
+                )
+
+    def _hear(self, origin: Origin) -> None:
+        """Notes what an upstream says; one that has not heard anything new itself says nothing."""
+        if not origin.heard_at or origin.heard_at == self._origin.heard_at:
+            return
+        age_s = time.time() - origin.heard_at / MICROSECONDS
+        # Of the first word only the two clocks can tell how old it is; every change is new.
+        if self._origin.heard_at or age_s < SILENCE_S:
+            self._heard_at = time.monotonic()
+        self._origin = origin

@@ -149,7 +149,7 @@ _TRANSIENT = {
 
 def _paths(folder: Path, projection: Projection[Any]) -> list[Path]:
     """The projection's files, oldest first."""
-    return sorted(folder.glob(f"{projection.name}-*.db"))
+    return sorted(folder.glob(f"{projection.name}-{'[0-9]' * 6}.db"))
 
 
 def _delete(path: Path) -> None:

@@ -22,9 +22,7 @@ async def patience(call: Call, awaited: str) -> AsyncIterator[None]:
         Unavailable: PROJECTION_BEHIND: what is awaited did not come in time.
     """
     remaining = call.time_remaining
-    seconds = MAX_WAIT_S
-    if remaining is not None:
-        seconds = min(seconds, max(remaining - ANSWER_MARGIN_S, 0.0))
+    seconds = MAX_WAIT_S if remaining is None else max(remaining - ANSWER_MARGIN_S, 0.0)
     try:
         async with asyncio.timeout(seconds):
             yield

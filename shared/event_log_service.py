@@ -118,8 +118,7 @@ class EventLogService:
             origin = self._origin()
         return Checkpoint(
             position=position,
-            # A page can be newer than the head that this process has been told of.
-            head_position=max(head.position, position),
+            head_position=head.position,
             head_time=timestamp_of(head.time) if head.position else None,
             digest=digest,
             origin_head_position=max(origin.head_position, head.position),

@@ -60,6 +60,7 @@ async def follow(
         )
         while True:
             have = resume_from()
+            is_following = False
             request = SubscribeRequest(after_position=have.position, after_digest=have.digest)
             stream = subscribe(request, metadata=((TENANT_HEADER, EVERY_TENANT),))
             try:
@@ -68,8 +69,9 @@ async def follow(
                         response = await stream.read()
                     if not isinstance(response, StoredSubscribeResponse):  # the end
                         break
-                    if backoff != MIN_BACKOFF_S:
-                        logger.info("following", upstream=upstream, position=have.position)
+                    if not is_following:
+                        logger.info("following", upstream=upstream, after=have.position)
+                    is_following = True
                     backoff = MIN_BACKOFF_S
                     yield response
             except grpc.aio.AioRpcError as error:

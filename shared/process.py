@@ -1,16 +1,22 @@
 """A service as a process: its options, its first line, its exit code."""
 
 import asyncio
+import os
 import sys
 from collections.abc import Coroutine
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
+import structlog
 import typer
 
 from shared import service_log
 from shared.errors import TidemarkError
 from shared.server import InsecureListen
 from shared.service_log import LogLevel
+
+EXIT_OUTCOME_UNKNOWN = 70
+
+logger = structlog.get_logger(__name__)
 
 Insecure = Annotated[
     bool,
@@ -46,6 +52,15 @@ def run(name: str, service: Coroutine[Any, Any, None], log_level: LogLevel) -> N
     except (TidemarkError, InsecureListen, OSError) as error:
         sys.stderr.write(f"{name}: {error}\n")
         raise typer.Exit(1) from error
+
+
+def die_of_unknown_outcome(error: BaseException) -> NoReturn:
+    """Ends the process at once, with code 70: whether a commit took effect, a restart will tell.
+
+    Not even closing the log is safe to try.
+    """
+    logger.critical("commit_outcome_unknown", exc_info=error)
+    os._exit(EXIT_OUTCOME_UNKNOWN)
 
 
 def announce(name: str, address: str) -> None:

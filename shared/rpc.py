@@ -37,6 +37,9 @@ TENANT_HEADER = "x-tenant-id"
 DEFAULT_TENANT = "default"
 EVERY_TENANT = "*"
 
+MAX_CALLS = 50_000
+"""Of all kinds, being answered at once."""
+
 ServicerContext = grpc.aio.ServicerContext[bytes, bytes]
 Request = TypeVar("Request", bound=Message)
 
@@ -136,16 +139,20 @@ class Calls:
         self._max_streams = max_streams
         self._streams = 0
         self._active = 0
-        self._changes = Changes()
+        self._arrivals = Changes()
+        self._is_idle = asyncio.Event()
+        self._is_idle.set()
+
+    async def wait_until_idle(self) -> None:
+        """Returns when no call is being answered."""
+        await self._is_idle.wait()
 
     async def wait_until_quiet(self, quiet_s: float) -> None:
-        """Returns when no call has been there for some seconds."""
+        """Returns when no call has come for some seconds, refused ones included."""
         while True:
-            while self._active:
-                await self._changes.next()
             try:
                 async with asyncio.timeout(quiet_s):
-                    await self._changes.next()
+                    await self._arrivals.next()
             except TimeoutError:
                 return
 
@@ -174,18 +181,17 @@ class Calls:
         parse = _parser(method)
 
         async def handle(raw: bytes, context: ServicerContext) -> bytes:
-            with self._counted():
-                try:
-                    self._check_open()
+            try:
+                with self._counted():
                     response = await function(parse(raw), Call(context, self.drain))
                     return response.SerializeToString()
-                except TidemarkError as error:
-                    status = status_of(error, method)
-                except Exception:
-                    logger.exception("call_failed_unexpectedly", rpc=method.full_name)
-                    status = status_of(Internal())
-                await context.abort_with_status(rpc_status.to_status(status))
-                raise AssertionError("abort returned")
+            except TidemarkError as error:
+                status = status_of(error, method)
+            except Exception:
+                logger.exception("call_failed_unexpectedly", rpc=method.full_name)
+                status = status_of(Internal())
+            await context.abort_with_status(rpc_status.to_status(status))
+            raise AssertionError("abort returned")
 
         return handle
 
@@ -209,10 +215,6 @@ class Calls:
 
         return handle
 
-    def _check_open(self) -> None:
-        if self.drain.is_on:
-            raise _draining()
-
     async def _run_stream(
         self,
         method: MethodDescriptor,
@@ -223,36 +225,42 @@ class Calls:
     ) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # a handler runs in a task
-        with self._counted():
-            try:
-                with (
-                    self._counted_stream(),
-                    self.drain.calling(task.cancel if cancel else _nothing),
-                ):
-                    await function()
-            except TidemarkError as error:
-                status = status_of(error, method)
-            except asyncio.CancelledError:
-                if not self.drain.is_on or context.cancelled():
-                    raise
-                task.uncancel()
-                status = status_of(_draining(), method)
-            except Exception:
-                logger.exception("call_failed_unexpectedly", rpc=method.full_name)
-                status = status_of(Internal())
-            else:
-                return
-            await context.abort_with_status(rpc_status.to_status(status))
+        try:
+            with (
+                self._counted(),
+                self._counted_stream(),
+                self.drain.calling(task.cancel if cancel else _nothing),
+            ):
+                await function()
+        except TidemarkError as error:
+            status = status_of(error, method)
+        except asyncio.CancelledError:
+            if not self.drain.is_on or context.cancelled():
+                raise
+            task.uncancel()
+            status = status_of(_draining(), method)
+        except Exception:
+            logger.exception("call_failed_unexpectedly", rpc=method.full_name)
+            status = status_of(Internal())
+        else:
+            return
+        await context.abort_with_status(rpc_status.to_status(status))
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
+        self._arrivals.notify()
+        if self.drain.is_on:
+            raise _draining()
+        if self._active >= MAX_CALLS:
+            raise Exhausted("TOO_MANY_CALLS", "Too many calls at once", limit=MAX_CALLS)
         self._active += 1
-        self._changes.notify()
+        self._is_idle.clear()
         try:
             yield
         finally:
             self._active -= 1
-            self._changes.notify()
+            if self._active == 0:
+                self._is_idle.set()
 
     @contextmanager
     def _counted_stream(self) -> Iterator[None]:

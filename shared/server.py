@@ -4,6 +4,7 @@ import asyncio
 import ipaddress
 import signal
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -19,6 +20,7 @@ GRACE_S = 10.0
 """How long calls may take to end once the service is told to stop."""
 
 QUIET_S = 0.1
+BACKLOG_S = 1.0
 FLUSH_S = 1.0
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -68,7 +70,7 @@ class Server:
         self._server.add_generic_rpc_handlers((self._calls.handler(service, method_of),))
         self._services.append(service.full_name)
 
-    async def set_health(self, services: Iterable[str], *, is_serving: bool) -> None:
+    async def set_health(self, services: Iterable[str], is_serving: bool) -> None:
         """Says how services are, by their full names; "" is the whole server."""
         for service in services:
             await self._health.set(service, SERVING if is_serving else NOT_SERVING)
@@ -90,7 +92,7 @@ class Server:
         except RuntimeError as error:
             raise OSError(f"Cannot listen on {self._listen}: {error}") from error
         await self._server.start()
-        await self.set_health(["", *self._services], is_serving=True)
+        await self.set_health(["", *self._services], True)
         return f"{self._listen.rpartition(':')[0]}:{port}"
 
     async def serve_until_signal(self) -> None:
@@ -103,13 +105,16 @@ class Server:
         logger.info("draining")
         await self._health.enter_graceful_shutdown()
         self._calls.drain.start()
-        # gRPC may still hold calls that no handler has seen. To stop now would cut them off; so
-        # they are refused first, as something that can be tried elsewhere.
         try:
             async with asyncio.timeout(GRACE_S):
-                await self._calls.wait_until_quiet(QUIET_S)
+                await self._calls.wait_until_idle()
         except TimeoutError:
             logger.warning("calls_cut_off", after_s=GRACE_S)
+        # gRPC may still hold calls that no handler has seen. To stop at once would cut them off; so
+        # they are refused, as something that can be tried elsewhere.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(BACKLOG_S):
+                await self._calls.wait_until_quiet(QUIET_S)
         # For the last answers to leave. What is left then are others' streams: health watches.
         await self._server.stop(FLUSH_S)
 

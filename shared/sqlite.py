@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, TypeVar, TypeVarTuple
 
 import aiosqlite
+from google.protobuf.message import DecodeError
 
 from shared.errors import DataLoss, Exhausted, TidemarkError, Unavailable
 
@@ -43,6 +44,8 @@ class Connection(aiosqlite.Connection):
             return await self._execute(work, self._conn, *arguments)  # type: ignore[no-any-return, no-untyped-call]  # aiosqlite leaves it untyped
         except sqlite3.Error as error:
             raise translated(error) from error
+        except DecodeError as error:
+            raise DataLoss("LOG_CORRUPT", "What is stored is not what was written") from error
 
 
 async def connect(path: Path, *, synchronous: Synchronous = "FULL") -> Connection:

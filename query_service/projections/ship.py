@@ -185,7 +185,7 @@ class ShipQueries:
             check(request, text("port"))
         if request.status not in ShipStatus.values():
             raise invalid_field("status", "is unknown")
-        cursor = Cursor(request, "")
+        cursor = Cursor(request, tenant_id, "")
         (ships, token), position = await self._projector.query(
             call, request.min_position, _ships, tenant_id, request, cursor
         )
@@ -203,7 +203,7 @@ class ShipQueries:
         """See the contract."""
         tenant_id = call.tenant_id
         check(request, *PAGE_CHECKS)
-        cursor = Cursor(request, "")
+        cursor = Cursor(request, tenant_id, "")
         (ports, token), position = await self._projector.query(
             call, request.min_position, _ports, tenant_id, cursor
         )
@@ -219,7 +219,7 @@ class ShipQueries:
         """See the contract."""
         tenant_id = call.tenant_id
         check(request, text("port"), *PAGE_CHECKS)
-        cursor = Cursor(request, "")
+        cursor = Cursor(request, tenant_id, "")
         (cargo, token), position = await self._projector.query(
             call, request.min_position, _port_cargo, _At(tenant_id, request.port), cursor
         )

@@ -95,7 +95,7 @@ class UserQueries:
         """See the contract."""
         tenant_id = call.tenant_id
         check(request, *PAGE_CHECKS)
-        cursor = Cursor(request, "")
+        cursor = Cursor(request, tenant_id, "")
         (users, token), position = await self._projector.query(
             call, request.min_position, _users, tenant_id, cursor
         )
@@ -122,7 +122,7 @@ class UserQueries:
         """See the contract."""
         key = AggregateKey(call.tenant_id, USER.name, request.user_id)
         check(request, identifier("user_id"), *PAGE_CHECKS)
-        cursor = Cursor(request, FIRST_OF_NEWEST_FIRST)
+        cursor = Cursor(request, key.tenant_id, FIRST_OF_NEWEST_FIRST)
         (changes, token), position = await self._projector.query(
             call, request.min_position, _balance_changes, key, cursor
         )

@@ -226,9 +226,13 @@ class EventLog(Protocol):
         ...
 
     async def read_aggregate(
-        self, key: AggregateKey, after_version: int = 0, until_position: int | None = None
+        self,
+        key: AggregateKey,
+        after_version: int = 0,
+        until_position: int | None = None,
+        limit: int = MAX_PAGE_EVENTS,
     ) -> list[bytes]:
-        """The next at most MAX_PAGE_EVENTS records of an aggregate, by version."""
+        """The next at most `limit` records of an aggregate, by version."""
         ...
 
     async def load(self, schemas: Mapping[AggregateKey, bytes]) -> dict[AggregateKey, History]:

@@ -141,13 +141,17 @@ class MemoryLog:
         return Page(records, position, self._heads[self._count(position)].digest)
 
     async def read_aggregate(
-        self, key: AggregateKey, after_version: int = 0, until_position: int | None = None
+        self,
+        key: AggregateKey,
+        after_version: int = 0,
+        until_position: int | None = None,
+        limit: int = MAX_PAGE_EVENTS,
     ) -> list[bytes]:
         """See `EventLog.read_aggregate`."""
         indexes = self._versions.get(key, [])[after_version:]
         if until_position is not None:
             indexes = [i for i in indexes if self._events[i].position <= until_position]
-        return [self._records[i] for i in indexes[:MAX_PAGE_EVENTS]]
+        return [self._records[i] for i in indexes[:limit]]
 
     async def load(self, schemas: Mapping[AggregateKey, bytes]) -> dict[AggregateKey, History]:
         """See `EventLog.load`."""

@@ -1,6 +1,9 @@
 """What cannot be decided, because of what is stored or because of the rules, stays alone."""
 
+import sqlite3
 from collections.abc import MutableMapping, Sequence
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +13,7 @@ from google.protobuf.message import Message
 from shared.aggregates.aggregate import TYPE_URL_PREFIX, pack
 from shared.errors import DataLoss, Internal, Unavailable
 from shared.log.log import AggregateKey, Commit, Committed, EventLog
+from shared.log.sqlite import SqliteLog
 from tests.executor.asking import ask, done, running, turns
 from tests.executor.commands import TENANT, change, command, create, depart, dock, load, register
 from tests.executor.logs import GatedLog
@@ -96,17 +100,33 @@ async def test_a_record_that_is_no_message_is_damage_too(gated_log: GatedLog) ->
         assert error.reason == "LOG_CORRUPT"
 
 
-async def test_a_snapshot_that_is_no_message_stops_that_aggregate_alone(
+async def test_a_snapshot_that_is_no_message_is_ignored_since_the_events_are_all_there(
     gated_log: GatedLog,
 ) -> None:
     async with running(gated_log, snapshot_every=2) as executor:
         await done(executor, register(), dock())
     gated_log.damage_snapshot(ship())
     async with running(gated_log) as executor:
-        damaged, sound = ask(executor, depart("aurora")), ask(executor, create())
-        assert (await sound.receipt()).version == 1
-        assert (await damaged.error()).is_verdict is False
-    assert gated_log.head.position == 3
+        departed = await ask(executor, depart("aurora")).receipt()
+    assert departed.version == 3
+
+
+async def test_a_damaged_event_under_a_receipt_is_told_and_stops_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    log = await SqliteLog.open(path)
+    async with running(log) as executor:
+        await done(executor, command(register(), 1), dock(), depart())
+    await log.close()
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE events SET record = x'0aff' WHERE position = 1")
+    log = await SqliteLog.open(path)
+    async with running(log) as executor:
+        for _ in range(2):
+            error = await ask(executor, command(register(), 1)).error()
+            assert isinstance(error, DataLoss)
+            assert error.reason == "LOG_CORRUPT"
+        assert (await ask(executor, create()).receipt()).version == 1
+    await log.close()
 
 
 # The rules

@@ -26,7 +26,8 @@ from shared.log.log import (
     WrongVersion,
     time_of,
 )
-from shared.log.sqlite import SCAN_WINDOW, SqliteLog
+from shared.log.sqlite import SqliteLog
+from shared.log.sqlite.reading import SCAN_WINDOW
 from shared.sqlite import Connection, Readers, Synchronous
 from tests.log.builders import (
     HOUR,
@@ -370,6 +371,57 @@ async def test_a_filtered_read_looks_at_no_more_than_a_window(path: Path) -> Non
 
         assert page == Page([], SCAN_WINDOW, digest)
         assert positions_of(rest.records) == [SCAN_WINDOW + 1]
+
+
+FOUND_IN_A_LONG_LOG = {
+    "one of a tenant": EventFilter("acme", aggregate_ids=frozenset({"aurora"})),
+    "the same id in every tenant": EventFilter(aggregate_ids=frozenset({"aurora"})),
+    "a rare one and a frequent one": EventFilter(
+        "acme", aggregate_ids=frozenset({"aurora", "ada"})
+    ),
+    "of a type that it is not of": EventFilter(
+        aggregate_ids=frozenset({"aurora"}), aggregate_types=frozenset({"user"})
+    ),
+    "one that is not there": EventFilter(aggregate_ids=frozenset({"nobody"})),
+}
+
+
+async def test_aggregates_are_found_in_a_log_of_more_than_a_window(path: Path) -> None:
+    async with opened(path, synchronous="NORMAL") as log:
+        for turn in range(10):
+            await log.append(
+                [
+                    commit(ship(), 2 * turn, events=2),
+                    commit(user(), 2500 * turn, events=2500),
+                    commit(ship(tenant_id="zenith"), turn, events=1),
+                ]
+            )
+        assert log.head.position > SCAN_WINDOW
+        events = await events_of(log)
+
+        for wanted in FOUND_IN_A_LONG_LOG.values():
+            expected = [
+                event.position
+                for event in events
+                if event.aggregate_id in wanted.aggregate_ids
+                and wanted.tenant_id in {None, event.tenant_id}
+                and event.aggregate_type in (wanted.aggregate_types or {event.aggregate_type})
+            ]
+            for limit in (7, 1000):
+                assert await paged(log, wanted, limit) == expected
+
+
+async def paged(log: SqliteLog, wanted: EventFilter, limit: int) -> list[int]:
+    """The positions of what a filter selects, read page by page."""
+    positions: list[int] = []
+    after = 0
+    while after < log.head.position:
+        page = await log.read(after, limit, wanted)
+        assert page.position > after
+        assert len(page.records) <= limit
+        positions += positions_of(page.records)
+        after = page.position
+    return positions
 
 
 @asynccontextmanager

@@ -26,9 +26,6 @@ from shared.log.sqlite.schema import prepare
 from shared.log.sqlite.writing import Known, Transaction
 from shared.sqlite import Connection, FileLock, Readers, Synchronous, connect
 
-SCAN_WINDOW = 20_000
-"""Positions that one filtered read looks at before it returns, so that a reader is soon free."""
-
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
 
@@ -119,14 +116,19 @@ class SqliteLog:
         until = head if until is None else min(until, head)
         if event_filter == EVERYTHING:
             return await self._readers.run(reading.read_all, after, until, limit)
-        window = min(after + SCAN_WINDOW, until)
-        return await self._readers.run(reading.read_filtered, after, window, limit, event_filter)
+        return await self._readers.run(reading.read_filtered, after, until, limit, event_filter)
 
     async def read_aggregate(
-        self, key: AggregateKey, after_version: int = 0, until_position: int | None = None
+        self,
+        key: AggregateKey,
+        after_version: int = 0,
+        until_position: int | None = None,
+        limit: int = MAX_PAGE_EVENTS,
     ) -> list[bytes]:
         """See `EventLog.read_aggregate`."""
-        return await self._readers.run(reading.read_aggregate, key, after_version, until_position)
+        return await self._readers.run(
+            reading.read_aggregate, key, after_version, until_position, limit
+        )
 
     async def load(self, schemas: Mapping[AggregateKey, bytes]) -> dict[AggregateKey, History]:
         """See `EventLog.load`."""

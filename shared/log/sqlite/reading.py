@@ -1,7 +1,7 @@
 """What is read from the tables. Each function runs whole in a reader's thread."""
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import cast
 from uuid import UUID
 
@@ -21,6 +21,8 @@ from shared.log.log import (
 from tidemark.v1.event_pb2 import RecordedEvent
 
 MAX_POSITION = 2**63 - 1
+SCAN_WINDOW = 20_000
+"""Positions that one filtered read looks at before it returns, so that a reader is soon free."""
 
 
 def read_all(db: sqlite3.Connection, after: int, until: int, limit: int) -> Page:
@@ -46,17 +48,92 @@ def read_filtered(
     db: sqlite3.Connection, after: int, until: int, limit: int, event_filter: EventFilter
 ) -> Page:
     """The next page of what a filter selects, up to a position."""
-    kinds = _kinds(db, event_filter)
-    conditions = ["position > ?", "position <= ?", _in("kind", kinds)]
-    arguments: list[object] = [after, until, *kinds]
-    if event_filter.aggregate_ids:
-        aggregates = _aggregates(db, event_filter)
-        conditions.append(_in("aggregate", aggregates))
-        arguments += aggregates
-    rows = db.execute(
-        f"SELECT position, record FROM events WHERE {' AND '.join(conditions)} ORDER BY position",  # noqa: S608  # only placeholders
-        arguments,
+    if event_filter.aggregate_ids and until - after > SCAN_WINDOW:
+        return _read_aggregates(db, after, until, limit, event_filter)
+    until = min(until, after + SCAN_WINDOW)
+    rows = _select(db, "position > ? AND position <= ?", (after, until), event_filter)
+    return _page(db, rows, until, limit, event_filter)
+
+
+def _read_aggregates(
+    db: sqlite3.Connection, after: int, until: int, limit: int, event_filter: EventFilter
+) -> Page:
+    """The same, by the index on the aggregates, which are few in a long piece of the log."""
+    positions: list[int] = []
+    for aggregate in _aggregates(db, event_filter):
+        version = _first_version_after(db, aggregate, after)
+        rows = db.execute(
+            "SELECT position FROM events WHERE aggregate = ? AND version >= ?"
+            " AND position <= ? ORDER BY version LIMIT ?",
+            (aggregate, version, until, limit),
+        )
+        positions += (position for (position,) in rows)
+    positions.sort()
+    if len(positions) >= limit:
+        until = positions[limit - 1]
+    found = (
+        row
+        for position in positions[:limit]
+        for row in _select(db, "position = ?", (position,), event_filter)
     )
+    return _page(db, found, until, limit, event_filter)
+
+
+def _first_version_after(db: sqlite3.Connection, aggregate: int, position: int) -> int:
+    """By bisection: the versions and the positions of an aggregate increase together."""
+    low = 1
+    high = 1 + cast(
+        "int",
+        db.execute("SELECT max(version) FROM events WHERE aggregate = ?", (aggregate,)).fetchone()[
+            0
+        ]
+        or 0,
+    )
+    while low < high:
+        middle = (low + high) // 2
+        found = db.execute(
+            "SELECT position FROM events WHERE aggregate = ? AND version = ?", (aggregate, middle)
+        ).fetchone()
+        if found is not None and found[0] <= position:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def _select(
+    db: sqlite3.Connection, where: str, arguments: tuple[int, ...], event_filter: EventFilter
+) -> Iterator[tuple[int, bytes]]:
+    """Positions and records, by position, of the right kind and aggregate."""
+    values: list[object] = [*arguments]
+    if event_filter.tenant_id is not None:
+        where += " AND kinds.tenant_id = ?"
+        values.append(event_filter.tenant_id)
+    for column, wanted in (
+        ("kinds.event_type", event_filter.event_types),
+        ("kinds.aggregate_type", event_filter.aggregate_types),
+        ("aggregates.aggregate_id", event_filter.aggregate_ids),
+    ):
+        if wanted:
+            where += f" AND {column} IN ({', '.join('?' * len(wanted))})"
+            values += sorted(wanted)
+    joined = "events CROSS JOIN kinds USING (kind)"
+    if event_filter.aggregate_ids:
+        joined += " CROSS JOIN aggregates USING (aggregate)"
+    # A cross join is SQLite's way to say in which order: the events first, then what they are.
+    return db.execute(
+        f"SELECT position, record FROM {joined} WHERE {where} ORDER BY position",  # noqa: S608  # only placeholders
+        values,
+    )
+
+
+def _page(
+    db: sqlite3.Connection,
+    rows: Iterable[tuple[int, bytes]],
+    until: int,
+    limit: int,
+    event_filter: EventFilter,
+) -> Page:
     records = []
     size = 0
     position = until
@@ -73,29 +150,17 @@ def read_filtered(
     return Page(records, position, digest_at(db, position))
 
 
-def _kinds(db: sqlite3.Connection, event_filter: EventFilter) -> list[int]:
-    return [
-        kind
-        for kind, tenant_id, aggregate_type, event_type in db.execute("SELECT * FROM kinds")
-        if event_filter.tenant_id in {None, tenant_id}
-        and aggregate_type in (event_filter.aggregate_types or {aggregate_type})
-        and event_type in (event_filter.event_types or {event_type})
-    ]
-
-
-def _in(column: str, values: Sequence[int]) -> str:
-    return f"{column} IN ({', '.join('?' * len(values))})"
-
-
 def _aggregates(db: sqlite3.Connection, event_filter: EventFilter) -> list[int]:
-    ids = sorted(event_filter.aggregate_ids)
-    kinds = db.execute("SELECT DISTINCT tenant_id, aggregate_type FROM kinds").fetchall()
+    """The numbers of the aggregates that have the ids, in whatever tenants and types."""
+    where, values = "", []
+    if event_filter.tenant_id is not None:
+        where, values = "WHERE tenant_id = ?", [event_filter.tenant_id]
+    streams = db.execute(f"SELECT DISTINCT tenant_id, aggregate_type FROM kinds {where}", values)  # noqa: S608  # ours
     return [
-        found[0]
-        for tenant_id, aggregate_type in kinds
-        if event_filter.tenant_id in {None, tenant_id}
-        for aggregate_id in ids
-        for found in db.execute(
+        aggregate
+        for tenant_id, aggregate_type in streams.fetchall()
+        for aggregate_id in event_filter.aggregate_ids
+        for (aggregate,) in db.execute(
             "SELECT aggregate FROM aggregates"
             " WHERE tenant_id = ? AND aggregate_type = ? AND aggregate_id = ?",
             (tenant_id, aggregate_type, aggregate_id),
@@ -104,7 +169,11 @@ def _aggregates(db: sqlite3.Connection, event_filter: EventFilter) -> list[int]:
 
 
 def read_aggregate(
-    db: sqlite3.Connection, key: AggregateKey, after_version: int, until_position: int | None
+    db: sqlite3.Connection,
+    key: AggregateKey,
+    after_version: int,
+    until_position: int | None,
+    limit: int = MAX_PAGE_EVENTS,
 ) -> list[bytes]:
     """The next page of an aggregate."""
     until = MAX_POSITION if until_position is None else until_position
@@ -112,7 +181,7 @@ def read_aggregate(
         "SELECT record FROM aggregates JOIN events USING (aggregate)"
         " WHERE tenant_id = ? AND aggregate_type = ? AND aggregate_id = ?"
         " AND version > ? AND position <= ? ORDER BY version LIMIT ?",
-        (*key, after_version, until, MAX_PAGE_EVENTS),
+        (*key, after_version, until, limit),
     )
     return [record for (record,) in rows]
 
