@@ -139,7 +139,7 @@ class Calls:
         self._max_streams = max_streams
         self._streams = 0
         self._active = 0
-        self._arrivals = Changes()
+        self._refusals = Changes()
         self._is_idle = asyncio.Event()
         self._is_idle.set()
 
@@ -148,11 +148,11 @@ class Calls:
         await self._is_idle.wait()
 
     async def wait_until_quiet(self, quiet_s: float) -> None:
-        """Returns when no call has come for some seconds, refused ones included."""
+        """Returns when, while draining, no call has come for some seconds."""
         while True:
             try:
                 async with asyncio.timeout(quiet_s):
-                    await self._arrivals.next()
+                    await self._refusals.next()
             except TimeoutError:
                 return
 
@@ -248,8 +248,8 @@ class Calls:
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
-        self._arrivals.notify()
         if self.drain.is_on:
+            self._refusals.notify()
             raise _draining()
         if self._active >= MAX_CALLS:
             raise Exhausted("TOO_MANY_CALLS", "Too many calls at once", limit=MAX_CALLS)

@@ -18,7 +18,6 @@ from tidemark.v1.ship_pb2 import (
     ShipDeparted,
     ShipDocked,
     ShipRegistered,
-    ShipStatus,
     UnloadCargo,
 )
 
@@ -41,12 +40,12 @@ def decide(ship: Ship | None, command: ShipCommand) -> Sequence[ShipEvent]:
         case Ship(), DockShip(port=port):
             return [ShipDocked(port=port)]
 
-        case Ship(status=ShipStatus.SHIP_STATUS_DOCKED, current_port=port), DepartShip():
+        case Ship(status=ship_pb2.SHIP_STATUS_DOCKED, current_port=port), DepartShip():
             return [ShipDeparted(departed_from=port)]
         case Ship(), DepartShip():
             raise Refused("SHIP_NOT_DOCKED", "Ship is not docked at any port")
 
-        case Ship(status=status), LoadCargo() if status != ShipStatus.SHIP_STATUS_DOCKED:
+        case Ship(status=status), LoadCargo() if status != ship_pb2.SHIP_STATUS_DOCKED:
             raise Refused("SHIP_NOT_DOCKED", "Ship must be docked to load cargo")
         case Ship(cargo=cargo), LoadCargo(item=item) if (
             item not in cargo and len(cargo) >= MAX_ITEMS
@@ -55,7 +54,7 @@ def decide(ship: Ship | None, command: ShipCommand) -> Sequence[ShipEvent]:
         case Ship(current_port=port), LoadCargo(item=item, quantity=quantity):
             return [CargoLoaded(item=item, quantity=quantity, port=port)]
 
-        case Ship(status=status), UnloadCargo() if status != ShipStatus.SHIP_STATUS_DOCKED:
+        case Ship(status=status), UnloadCargo() if status != ship_pb2.SHIP_STATUS_DOCKED:
             raise Refused("SHIP_NOT_DOCKED", "Ship must be docked to unload cargo")
         case Ship(cargo=cargo), UnloadCargo(item=item) if item not in cargo:
             raise Refused("CARGO_NOT_ABOARD", f"No {item} on the ship")

@@ -2,13 +2,15 @@
 
 from shared.aggregates.aggregate import Aggregate
 from tidemark.v1.ship_pb2 import (
+    SHIP_STATUS_AT_SEA,
+    SHIP_STATUS_DOCKED,
+    SHIP_STATUS_REGISTERED,
     CargoLoaded,
     CargoUnloaded,
     Ship,
     ShipDeparted,
     ShipDocked,
     ShipRegistered,
-    ShipStatus,
 )
 
 ShipEvent = ShipRegistered | ShipDocked | ShipDeparted | CargoLoaded | CargoUnloaded
@@ -19,12 +21,12 @@ def evolve(ship: Ship, event: ShipEvent) -> None:
     match event:
         case ShipRegistered():
             ship.name = event.name
-            ship.status = ShipStatus.SHIP_STATUS_REGISTERED
+            ship.status = SHIP_STATUS_REGISTERED
         case ShipDocked():
-            ship.status = ShipStatus.SHIP_STATUS_DOCKED
+            ship.status = SHIP_STATUS_DOCKED
             ship.current_port = event.port
         case ShipDeparted():
-            ship.status = ShipStatus.SHIP_STATUS_AT_SEA
+            ship.status = SHIP_STATUS_AT_SEA
             ship.current_port = ""
         case CargoLoaded():
             ship.cargo[event.item] += event.quantity
