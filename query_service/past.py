@@ -1,6 +1,7 @@
 """The past of an aggregate, read from the copy of the log and folded as the write side folds it."""
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
@@ -8,11 +9,14 @@ from google.protobuf.message import DecodeError
 from query_service.waiting import patience
 from shared.aggregates.aggregate import Aggregate, CorruptHistory
 from shared.checks import microseconds
-from shared.errors import DataLoss, NotFound, invalid_field
+from shared.errors import DataLoss, NotFound, Unavailable, invalid_field
 from shared.log.log import MAX_PAGE_EVENTS, AggregateKey, EventLog
 from shared.rpc import Call
 from tidemark.v1.event_pb2 import RecordedEvent
 from tidemark.v1.query_pb2 import AsOf
+
+ARRIVAL_S = 0.5
+"""Given to an aggregate of which nothing is known yet."""
 
 
 class Moment(NamedTuple):
@@ -91,8 +95,7 @@ class Past:
                 return
 
     async def _reach_version(self, key: AggregateKey, version: int, call: Call) -> None:
-        """What has no history at all is not waited for."""
-        if version == 0 or not await self._log.read_aggregate(key, limit=1):
+        if version == 0 or not await self._is_known_soon(key, call):
             return
         async with patience(call, f"version {version}"):
             while True:
@@ -100,6 +103,20 @@ class Past:
                 if await self._log.read_aggregate(key, version - 1, limit=1):
                     return
                 await self._log.wait(head.position)
+
+    async def _is_known_soon(self, key: AggregateKey, call: Call) -> bool:
+        """Whether the aggregate has a history, or gets one in a moment.
+
+        One that was just created is not here yet; one that never was would be waited for in vain.
+        """
+        with suppress(Unavailable):
+            async with patience(call, "the aggregate", at_most=ARRIVAL_S):
+                while True:
+                    head = self._log.head
+                    if await self._log.read_aggregate(key, limit=1):
+                        return True
+                    await self._log.wait(head.position)
+        return False
 
 
 def check_moment(as_of: AsOf, field: str) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from math import inf
 
 from shared.errors import Unavailable
 from shared.rpc import Call
@@ -15,7 +16,7 @@ ANSWER_MARGIN_S = 0.05
 
 
 @asynccontextmanager
-async def patience(call: Call, awaited: str) -> AsyncIterator[None]:
+async def patience(call: Call, awaited: str, at_most: float = inf) -> AsyncIterator[None]:
     """Bounds a wait.
 
     Raises:
@@ -24,7 +25,7 @@ async def patience(call: Call, awaited: str) -> AsyncIterator[None]:
     remaining = call.time_remaining
     seconds = MAX_WAIT_S if remaining is None else max(remaining - ANSWER_MARGIN_S, 0.0)
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(min(seconds, at_most)):
             yield
     except TimeoutError as error:
         raise Unavailable("PROJECTION_BEHIND", f"Not reached yet: {awaited}") from error

@@ -21,7 +21,7 @@ SILENCE_S = 3 * HEARTBEAT_S
 """After which a stream is taken for broken."""
 
 MIN_BACKOFF_S = 0.1
-MAX_BACKOFF_S = 5.0
+MAX_BACKOFF_S = 1.0
 
 OPTIONS = [
     # A page of about 1 MiB, and the one event that ends it.
@@ -32,7 +32,7 @@ OPTIONS = [
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.max_reconnect_backoff_ms", 500),
 ]
 
 logger = structlog.get_logger(__name__)

@@ -289,8 +289,10 @@ def methods_of(implementation: object) -> Callable[[MethodDescriptor], Any]:
 def status_of(error: TidemarkError, method: MethodDescriptor | None = None) -> status_pb2.Status:
     """The error as a caller sees it; what an operator has to know of it is logged here."""
     if not error.is_verdict and not isinstance(error, Internal):
-        name = method.full_name if method else None
-        logger.warning("call_failed", rpc=name, error=str(error), cause=repr(error.__cause__))
+        # That something is not available yet, or no more, is nobody's mistake.
+        log = logger.info if isinstance(error, Unavailable) else logger.warning
+        cause = {"cause": repr(error.__cause__)} if error.__cause__ else {}
+        log("call_failed", rpc=method.full_name if method else None, error=str(error), **cause)
     status = status_pb2.Status(code=error.code, message=error.message)
     details: list[Message] = [
         error_details_pb2.ErrorInfo(

@@ -50,9 +50,16 @@ class Server:
         listen: HOST:PORT; port 0 is a free one.
         insecure: listen without TLS on an address that other machines can reach.
         max_streams: streams open at once.
+
+    Raises:
+        OSError: it is no address.
+        InsecureListen: it needs `insecure`.
     """
 
     def __init__(self, listen: str, *, insecure: bool, max_streams: int) -> None:
+        host, _, port = listen.rpartition(":")
+        if not (host and port.isdecimal() and int(port) < 1 << 16):
+            raise OSError(f"{listen!r} is not HOST:PORT")
         if not insecure and not _is_loopback(listen):
             raise InsecureListen(
                 f"{listen} can be reached from other machines, and there is no TLS: listen on"
