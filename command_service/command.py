@@ -70,10 +70,6 @@ class CommandTypes:
                         f"the request of {method.full_name}"
                     )
 
-    def type_of(self, full_name: str) -> type[Message]:
-        """The command's message class, by its full name."""
-        return self._types[full_name]
-
     def unpack(self, packed: AnyMessage) -> Message:
         """The command in an Any.
 

@@ -55,7 +55,7 @@ def test_every_command_is_found_by_its_name() -> None:
     commands = [each for rules in RULES for each in rules.commands]
     assert len(commands) == 8
     for each in commands:
-        assert TYPES.type_of(each.DESCRIPTOR.full_name) is each
+        assert type(TYPES.unpack(pack(each()))) is each
 
 
 # Unpacking
