@@ -77,6 +77,7 @@ class Call:
     def __init__(self, context: ServicerContext, drain: Drain) -> None:
         self._context = context
         self.drain = drain
+        self._headers: asyncio.Future[None] | None = None
 
     @property
     def tenant_id(self) -> str:
@@ -105,9 +106,25 @@ class Call:
         """Seconds to the caller's deadline; None: it has none."""
         return self._context.time_remaining()
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the caller has given up."""
+        return self._context.cancelled()
+
     async def send(self, response: Message) -> None:
         """Sends one response of a stream; returns when the peer can take more."""
+        if self._headers is None:
+            self._headers = asyncio.ensure_future(self._context.send_initial_metadata(()))
+            await asyncio.shield(self._headers)
         await self._context.write(response.SerializeToString())
+
+    async def end(self, status: status_pb2.Status) -> None:
+        """Ends the call with an error."""
+        # Headers that went with the first response would be sent again if that was interrupted,
+        # which gRPC refuses, and the caller would never see the status.
+        if self._headers is not None:
+            await self._headers
+        await self._context.abort_with_status(rpc_status.to_status(status))
 
     def _tenant_header(self) -> str:
         metadata = self._context.invocation_metadata() or ()
@@ -200,7 +217,7 @@ class Calls:
 
         async def handle(raw: bytes, context: ServicerContext) -> None:
             call = Call(context, self.drain)
-            await self._run_stream(method, context, lambda: function(parse(raw), call))
+            await self._run_stream(method, call, lambda: function(parse(raw), call))
 
         return handle
 
@@ -211,14 +228,14 @@ class Calls:
             requests = (parse(each) async for each in raw)
             call = Call(context, self.drain)
             # It ends by itself when the service does: what it has taken on is to be answered.
-            await self._run_stream(method, context, lambda: function(requests, call), cancel=False)
+            await self._run_stream(method, call, lambda: function(requests, call), cancel=False)
 
         return handle
 
     async def _run_stream(
         self,
         method: MethodDescriptor,
-        context: ServicerContext,
+        call: Call,
         function: Callable[[], Awaitable[None]],
         *,
         cancel: bool = True,
@@ -235,7 +252,7 @@ class Calls:
         except TidemarkError as error:
             status = status_of(error, method)
         except asyncio.CancelledError:
-            if not self.drain.is_on or context.cancelled():
+            if not self.drain.is_on or call.is_cancelled:
                 raise
             task.uncancel()
             status = status_of(_draining(), method)
@@ -244,7 +261,7 @@ class Calls:
             status = status_of(Internal())
         else:
             return
-        await context.abort_with_status(rpc_status.to_status(status))
+        await call.end(status)
 
     @contextmanager
     def _counted(self) -> Iterator[None]:

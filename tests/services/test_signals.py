@@ -11,12 +11,15 @@ from google.protobuf.message import Message
 from grpc import StatusCode
 
 from examples.services import Service
+from examples.stubs import Stub
 from shared.aggregates.aggregate import pack
 from tests.services.commanding import CALL_S, failure_of, of, rpc_error, send
 from tests.services.deployment import CommandClient, Deployment
 from tests.services.serving import NOT_SERVING, SERVICES, SERVING, channel_to, health_watch
 from tests.services.subscribing import EVERY_TENANT, history, reached, read, subscribed
+from tidemark.v1 import event_pb2
 from tidemark.v1.command_pb2 import CommandReceipt, ExecuteRequest
+from tidemark.v1.event_pb2 import SubscribeRequest
 from tidemark.v1.ship_pb2 import DockShip, RegisterShip, WatchShipRequest
 
 pytestmark = pytest.mark.timeout(60)
@@ -70,10 +73,10 @@ async def test_a_signal_ends_every_stream_as_unavailable_and_the_service_with_0(
         own.query.process.send_signal(number)
         own.command.process.send_signal(number)
         streams = (of_commands.to_end(), of_queries.to_end(), _to_end(watch), _to_end(bulk))
-        ends = [failure_of(await rpc_error(stream)) for stream in streams]
+        ends = await asyncio.gather(*(rpc_error(stream) for stream in streams))
 
     assert [await exit_code(own.query), await exit_code(own.command)] == [0, 0]
-    for end in ends:
+    for end in map(failure_of, ends):
         assert (end.code, end.reason) == (StatusCode.UNAVAILABLE, "DRAINING")
         assert end.retry_after
 
@@ -136,6 +139,29 @@ async def test_a_subscriber_that_does_not_read_does_not_keep_a_service_from_endi
 
     assert head == 3001
     assert codes == [0, 0]
+
+
+async def test_a_stream_that_ends_while_its_first_response_is_on_its_way_ends_as_unavailable(
+    own: Deployment,
+) -> None:
+    wide = pack(of("ship", DockShip(port="𝄞" * 256)))
+    await send(own.commands, of("ship", REGISTER))
+    await _to_end(own.commands.bulk.Execute([ExecuteRequest(commands=[wide] * 500)]))
+    # A window that does not grow, so that the response fills it.
+    options = [("grpc.http2.bdp_probe", 0), ("grpc.use_local_subchannel_pool", 1)]
+    async with grpc.aio.insecure_channel(own.command.address, options=options) as channel:
+        log = Stub(channel, event_pb2.DESCRIPTOR.services_by_name["EventLogService"])
+        call = log.Subscribe(SubscribeRequest(), timeout=CALL_S)
+        await call.initial_metadata()
+
+        watch = health_watch(channel, "")
+        assert (await watch.read()).status == SERVING
+        own.command.process.terminate()
+        assert (await watch.read()).status == NOT_SERVING
+        end = failure_of(await rpc_error(_to_end(call)))
+        watch.cancel()
+
+    assert (end.code, end.reason) == (StatusCode.UNAVAILABLE, "DRAINING")
 
 
 async def test_a_service_that_is_told_twice_to_end_still_exits_with_0(own: Deployment) -> None:
