@@ -78,7 +78,7 @@ async def _serve(
         Server(listen, insecure=insecure, max_streams=max_streams) as server,
         AsyncExitStack() as open_files,
     ):
-        log = await SqliteLog.open(folder / "log.db", synchronous="NORMAL")
+        log = await SqliteLog.open(folder / "log.db", synchronous="NORMAL", with_receipts=False)
         open_files.push_async_callback(log.close)
         on_fault = partial(server.set_health, ["", EVENT_LOG_SERVICE.full_name], False)
         replica = Replica(log, upstream, on_fault)

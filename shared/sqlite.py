@@ -4,7 +4,8 @@ import asyncio
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Literal, TypeVar, TypeVarTuple
 
@@ -17,6 +18,11 @@ Synchronous = Literal["FULL", "NORMAL"]
 """FULL: a commit survives a power loss. NORMAL: the last ones may be undone by one, in order."""
 
 BUSY_TIMEOUT_S = 5.0
+
+ROWS_AT_ONCE = 256
+"""In one statement; SQLite's own limit is on values: 32,766."""
+
+SqlValue = int | str | bytes | None
 
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
@@ -104,6 +110,19 @@ class FileLock:
     def release(self) -> None:
         """Lets go of it."""
         os.close(self._file)
+
+
+def insert(db: sqlite3.Connection, table: str, rows: Sequence[tuple[SqlValue, ...]]) -> None:
+    """Inserts rows in few steps.
+
+    At each step Python lets go of its interpreter lock, and with a busy event loop it then has to
+    wait for it: `executemany` does so for every row.
+    """
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        some = rows[start : start + ROWS_AT_ONCE]
+        row = f"({', '.join('?' * len(some[0]))})"
+        statement = f"INSERT INTO {table} VALUES {', '.join([row] * len(some))}"  # noqa: S608  # ours
+        db.execute(statement, list(chain.from_iterable(some)))
 
 
 def translated(error: sqlite3.Error) -> TidemarkError:

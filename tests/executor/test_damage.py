@@ -118,7 +118,7 @@ async def test_a_damaged_event_under_a_receipt_is_told_and_stops_nothing(tmp_pat
         await done(executor, command(register(), 1), dock(), depart())
     await log.close()
     with closing(sqlite3.connect(path)) as db, db:
-        db.execute("UPDATE events SET record = x'0aff' WHERE position = 1")
+        db.execute("UPDATE chunks SET records = x'0a020aff' WHERE first = 1")
     log = await SqliteLog.open(path)
     async with running(log) as executor:
         for _ in range(2):

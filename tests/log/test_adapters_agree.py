@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import ClassVar, TypeVar
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
@@ -23,7 +24,7 @@ from shared.log.log import (
     stamp,
 )
 from shared.log.memory import MemoryLog
-from shared.log.sqlite import SqliteLog
+from shared.log.sqlite import SqliteLog, indexing, newest
 from tests.log.builders import HOUR, NOON, Clock, command, commit, event, snapshot
 from tests.log.reading import digests_of, positions_of, records_of
 from tidemark.v1.ship_pb2 import ShipDeparted, ShipDocked
@@ -271,7 +272,12 @@ async def refusal_of(copying: Coroutine[object, object, None]) -> str | None:
     return None
 
 
-def test_the_adapters_give_the_same_answers() -> None:
+@pytest.mark.parametrize("unindexed", [3, indexing.INDEX_EVENTS])
+def test_the_adapters_give_the_same_answers(
+    monkeypatch: pytest.MonkeyPatch, unindexed: int
+) -> None:
+    monkeypatch.setattr(indexing, "INDEX_EVENTS", unindexed)
+    monkeypatch.setattr(newest, "MAX_EVENTS_AT_ONCE", unindexed)
     expected = {"Committed", "WrongVersion", "Duplicate", "copied", "LOG_DIVERGED"}
     expected |= {"page of everything", "page of some", "snapshot"}
     Adapters.answers.clear()

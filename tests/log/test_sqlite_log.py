@@ -12,6 +12,7 @@ import pytest
 
 from shared.errors import DataLoss, Exhausted, Unavailable
 from shared.log.log import (
+    MAX_PAGE_EVENTS,
     AggregateKey,
     CommandKey,
     Committed,
@@ -26,7 +27,7 @@ from shared.log.log import (
     WrongVersion,
     time_of,
 )
-from shared.log.sqlite import SqliteLog
+from shared.log.sqlite import SqliteLog, indexing, newest
 from shared.log.sqlite.reading import SCAN_WINDOW
 from shared.sqlite import Connection, Readers, Synchronous
 from tests.log.builders import (
@@ -42,7 +43,7 @@ from tests.log.builders import (
     user,
 )
 from tests.log.contract import LogContract
-from tests.log.reading import digests_of, events_of, positions_of, records_of
+from tests.log.reading import digests_of, events_of, positions_of, records_of, versions_of
 from tidemark.v1.ship_pb2 import ShipDeparted, ShipRegistered
 
 REPOSITORY = Path(__file__).parents[2]
@@ -52,7 +53,7 @@ import asyncio, sys
 from pathlib import Path
 from shared.errors import Unavailable
 from shared.log.sqlite import SqliteLog
-from tests.log.builders import commit, ship
+from tests.log.builders import command, commit, ship
 
 async def main():
     try:
@@ -60,7 +61,7 @@ async def main():
     except Unavailable as error:
         print(error.reason, flush=True)
         return
-    await log.append([commit(ship(), events=3)])
+    await log.append([commit(ship(), events=3, command=command(1))])
     print("APPENDED", flush=True)
     sys.stdin.read()
 
@@ -79,6 +80,107 @@ class TestSqliteLog(LogContract):
     async def log(self, path: Path, clock: Clock) -> AsyncIterator[SqliteLog]:
         async with opened(path, clock=clock) as log:
             yield log
+
+
+class TestSqliteLogWhoseIndexFollowsAtOnce(LogContract):
+    @pytest.fixture
+    async def log(
+        self, path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> AsyncIterator[SqliteLog]:
+        monkeypatch.setattr(indexing, "INDEX_EVENTS", 1)
+        # Everything is read from the tables.
+        monkeypatch.setattr(newest, "MAX_EVENTS_AT_ONCE", -1)
+        async with opened(path, clock=clock) as log:
+            yield log
+
+
+# The index, which follows behind
+
+
+@pytest.mark.parametrize("events", [1, 30])
+async def test_whatever_is_indexed_meanwhile_a_reader_finds_an_aggregate_without_a_gap(
+    path: Path, monkeypatch: pytest.MonkeyPatch, events: int
+) -> None:
+    monkeypatch.setattr(indexing, "INDEX_EVENTS", 50)
+    async with opened(path, synchronous="NORMAL") as log:
+        async with asyncio.TaskGroup() as tasks:
+            writing = tasks.create_task(_append_often(log, events))
+            reads = 0
+            while not writing.done():
+                await asyncio.sleep(0)  # what is read from memory lets nobody else run
+                head = log.head.position
+                versions = versions_of(await log.read_aggregate(ship()))
+                history = (await log.load({ship(): b""}))[ship()]
+                reads += 1
+
+                assert versions == list(range(1, len(versions) + 1))
+                assert len(versions) >= min(head, MAX_PAGE_EVENTS)
+                assert len(history.records) >= len(versions)
+                assert len(await log.receipts([command(0)])) == 1 or head == 0
+        assert reads > 10
+
+
+async def _append_often(log: SqliteLog, events: int) -> None:
+    for number in range(200):
+        await log.append([commit(ship(), number * events, events=events, command=command(number))])
+
+
+async def test_after_a_kill_what_was_not_indexed_is_found_as_well(path: Path) -> None:
+    with other_process(path) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "APPENDED\n"
+        process.kill()
+
+    async with opened(path) as log:
+        assert versions_of(await log.read_aggregate(ship())) == [1, 2, 3]
+        assert await log.receipts([command(1)]) == {
+            command(1): Receipt("aurora", 3, 3, fingerprint(command(1)))
+        }
+        assert await log.append([commit(ship(), 3, command=command(1))]) == [
+            Duplicate(Receipt("aurora", 3, 3, fingerprint(command(1))))
+        ]
+
+
+async def test_a_copy_without_receipts_has_them_once_it_is_opened_with_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexing, "INDEX_EVENTS", 10)
+    path = tmp_path / "copy.db"
+    async with opened(tmp_path / "origin.db") as origin:
+        for number in range(100):
+            await origin.append([commit(ship(), number, command=command(number))])
+        records = await records_of(origin)
+        expected = await contents(origin)
+    copy = await SqliteLog.open(path, with_receipts=False)
+    async with closed_after(copy):
+        for start in range(0, 100, 7):
+            await copy.copy(records[start : start + 7])
+
+    async with opened(path) as log:
+        commands = [command(number) for number in range(100)]
+        assert await contents(log) == expected
+        assert set(await log.receipts(commands)) == set(commands)
+
+
+async def test_a_full_disk_under_the_index_refuses_the_append_and_loses_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexing, "INDEX_EVENTS", 300)
+    async with opened(path) as log:
+        await log.append(
+            [commit(ship(str(number)), command=command(number)) for number in range(300)]
+        )
+        before = await contents(log)
+        await no_room(log)
+
+        with pytest.raises(Exhausted):
+            await log.append([commit(user())])
+
+        assert await contents(log) == before
+        assert versions_of(await log.read_aggregate(ship("7"))) == [1]
+        await room(log)
+        assert await log.append([commit(user())]) == [Committed(301)]
+        assert versions_of(await log.read_aggregate(ship("7"))) == [1]
 
 
 # Opening and closing
@@ -225,7 +327,7 @@ async def test_a_flipped_byte_in_the_last_record_is_found_at_open(path: Path) ->
 async def test_a_last_digest_that_does_not_follow_is_found_at_open(path: Path, events: int) -> None:
     async with opened(path) as log:
         await log.append([commit(ship(), events=events)])
-    change(path, "UPDATE events SET digest = zeroblob(32) WHERE position = :last", last=events)
+    change(path, "UPDATE chunks SET digest = zeroblob(32) WHERE position = :last", last=events)
 
     with pytest.raises(DataLoss) as refusal:
         await open_once(path)

@@ -7,6 +7,9 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, TypeVarTuple
 
+import structlog
+
+from shared.errors import TidemarkError
 from shared.log.log import (
     EVERYTHING,
     MAX_PAGE_EVENTS,
@@ -18,23 +21,32 @@ from shared.log.log import (
     HeadSignal,
     History,
     Outcome,
+    OutcomeUnknown,
     Page,
     Receipt,
 )
 from shared.log.sqlite import reading
-from shared.log.sqlite.schema import prepare
-from shared.log.sqlite.writing import Known, Transaction
+from shared.log.sqlite.indexing import Index, complete_receipts
+from shared.log.sqlite.newest import Newest
+from shared.log.sqlite.schema import Tail, prepare
+from shared.log.sqlite.unindexed import Events, Unindexed
+from shared.log.sqlite.writing import Known, Transaction, Written
 from shared.sqlite import Connection, FileLock, Readers, Synchronous, connect
+from tidemark.v1.event_pb2 import RecordedEvent
 
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
+
+logger = structlog.get_logger(__name__)
 
 
 class SqliteLog:
     """See `shared.log.log.EventLog`.
 
     Made by `open`. Everything that writes goes through one connection; what it knows of aggregates
-    it keeps in memory, which is right because nobody else appends.
+    it keeps in memory, which is right because nobody else appends. A commit writes the events and
+    nothing else; the index follows some thousand events behind. What it lacks is in memory, twice:
+    the writer's thread has its own, and the event loop adds what was written when it is durable.
     """
 
     is_exclusive = True
@@ -44,17 +56,22 @@ class SqliteLog:
         lock: FileLock,
         writer: Connection,
         readers: Readers,
-        head: Head,
+        tail: Tail,
+        index: Index,
         clock: Callable[[], int],
     ) -> None:
         self._lock = lock
         self._writer = writer
         self._readers = readers
-        self._signal = HeadSignal(head)
+        self._signal = HeadSignal(tail.head)
+        self._newest = Newest(tail.unindexed, tail.digest_before)
+        self._unindexed = Unindexed()
+        self._unindexed.add(Events.of(tail.unindexed))
         self._clock = clock
         self._writing: set[asyncio.Task[Any]] = set()
-        # Only the writer's thread touches this.
-        self._known = Known(head)
+        # Only the writer's thread touches these.
+        self._known = Known(tail.head, Events.of(tail.unindexed))
+        self._index = index
 
     @classmethod
     async def open(
@@ -62,6 +79,7 @@ class SqliteLog:
         path: Path,
         *,
         synchronous: Synchronous = "FULL",
+        with_receipts: bool = True,
         clock: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> "SqliteLog":
         """Opens the file, and makes it if it is not there.
@@ -69,19 +87,23 @@ class SqliteLog:
         Args:
             path: of the database; beside it come `-wal`, `-shm` and `.lock`.
             synchronous: FULL where a receipt is a promise; NORMAL for a copy.
+            with_receipts: whether `append` and `receipts` will be asked for; a copy that only
+                follows is faster without. They are completed when it is next opened with them.
             clock: microseconds since 1970.
 
         Raises:
             Unavailable: LOG_IN_USE: another process has it open.
-            DataLoss: LOG_CORRUPT: it does not end in an event that continues the digest chain, or
-                it is of a later version than this program.
+            DataLoss: LOG_CORRUPT: its last events do not continue the digest chain, or it is of
+                another version than this program.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path.with_name(path.name + ".lock"))
         try:
             writer = await connect(path, synchronous=synchronous)
             try:
-                head = await writer.run(prepare)
+                tail = await writer.run(prepare)
+                if with_receipts:
+                    await writer.run(complete_receipts)
                 readers = await Readers.connect(path)
             except BaseException:
                 await writer.close()
@@ -89,7 +111,7 @@ class SqliteLog:
         except BaseException:
             lock.release()
             raise
-        return cls(lock, writer, readers, head, clock)
+        return cls(lock, writer, readers, tail, Index(with_receipts=with_receipts), clock)
 
     @property
     def head(self) -> Head:
@@ -102,7 +124,7 @@ class SqliteLog:
 
     async def copy(self, records: Sequence[bytes], digest: bytes = b"") -> None:
         """See `EventLog.copy`."""
-        await self._undisturbed(self._write(self._copy, records, digest))
+        await self._undisturbed(self._write(Transaction.copy, records, digest))
 
     async def read(
         self,
@@ -114,9 +136,9 @@ class SqliteLog:
         """See `EventLog.read`."""
         head = max(after, self.head.position)
         until = head if until is None else min(until, head)
-        if event_filter == EVERYTHING:
-            return await self._readers.run(reading.read_all, after, until, limit)
-        return await self._readers.run(reading.read_filtered, after, until, limit, event_filter)
+        if self._newest.has(after, until):
+            return self._newest.page(after, until, limit, event_filter)
+        return await self._readers.run(reading.read, after, until, limit, event_filter)
 
     async def read_aggregate(
         self,
@@ -126,17 +148,44 @@ class SqliteLog:
         limit: int = MAX_PAGE_EVENTS,
     ) -> list[bytes]:
         """See `EventLog.read_aggregate`."""
-        return await self._readers.run(
-            reading.read_aggregate, key, after_version, until_position, limit
-        )
+        recent = self._unindexed.recent(key)
+        records: list[bytes] = []
+        if not recent.reaches_back_to(after_version):
+            records = await self._readers.run(
+                reading.read_aggregate, key, after_version, until_position, limit
+            )
+        return recent.added_to(records, after_version, until_position, limit)
 
     async def load(self, schemas: Mapping[AggregateKey, bytes]) -> dict[AggregateKey, History]:
         """See `EventLog.load`."""
-        return await self._readers.run(reading.load, schemas)
+        recent = {key: self._unindexed.recent(key, schema) for key, schema in schemas.items()}
+        found = ((key, each.history()) for key, each in recent.items())
+        histories = {key: history for key, history in found if history is not None}
+        # A snapshot that is in the index and was replaced by one of another schema counts no more.
+        older = {
+            key: b"" if key in self._unindexed.snapshots else schema
+            for key, schema in schemas.items()
+            if key not in histories
+        }
+        if not older:
+            return histories
+        for key, history in (await self._readers.run(reading.load, older)).items():
+            after_version = history.snapshot.version if history.snapshot else 0
+            recent[key].added_to(history.records, after_version)
+            histories[key] = history
+        return histories
 
     async def receipts(self, commands: Iterable[CommandKey]) -> dict[CommandKey, Receipt]:
         """See `EventLog.receipts`."""
-        return await self._readers.run(reading.receipts, commands)
+        found = {}
+        older = []
+        for command in commands:
+            receipt = self._unindexed.receipts.get(command)
+            if receipt is None:
+                older.append(command)
+            else:
+                found[command] = Receipt.of(RecordedEvent.FromString(receipt[1]))
+        return found | await self._readers.run(reading.receipts, older) if older else found
 
     async def position_at(self, time: int) -> int:
         """See `EventLog.position_at`."""
@@ -160,6 +209,11 @@ class SqliteLog:
         """See `EventLog.close`. The writer goes last: it empties the WAL."""
         await asyncio.gather(*self._writing, return_exceptions=True)
         await self._readers.close()
+        try:
+            await self._writer.run(self._index.add, self._known)
+        except (TidemarkError, OutcomeUnknown):
+            # It only makes the next start faster.
+            logger.warning("index_not_completed", exc_info=True)
         await self._writer.close()
         self._lock.release()
 
@@ -172,26 +226,30 @@ class SqliteLog:
 
     async def _write(
         self,
-        work: Callable[[sqlite3.Connection, *Arguments], tuple[Head, T]],
+        work: Callable[[Transaction, *Arguments], T],
         *arguments: *Arguments,
     ) -> T:
-        head, result = await self._writer.run(work, *arguments)
-        self._signal.move(head)
+        was_indexed, written, result = await self._writer.run(self._transact, work, arguments)
+        if was_indexed:
+            self._unindexed = Unindexed()
+        self._unindexed.add(written.events)
+        self._newest.add(written.chunks)
+        self._signal.move(written.head)
         return result
 
-    def _append(
-        self, db: sqlite3.Connection, commits: Sequence[Commit]
-    ) -> tuple[Head, list[Outcome]]:
-        now = self._clock()
+    def _transact(
+        self,
+        db: sqlite3.Connection,
+        work: Callable[[Transaction, *Arguments], T],
+        arguments: tuple[*Arguments],
+    ) -> tuple[bool, Written, T]:
+        """Runs in the writer's thread."""
+        was_indexed = self._index.is_due(self._known)
+        if was_indexed:
+            self._index.add(db, self._known)
         with Transaction(db, self._known) as transaction:
-            outcomes = [transaction.append(commit, now) for commit in commits]
-        return self._known.head, outcomes
+            result = work(transaction, *arguments)
+        return was_indexed, transaction.written, result
 
-    def _copy(
-        self, db: sqlite3.Connection, records: Sequence[bytes], digest: bytes
-    ) -> tuple[Head, None]:
-        with Transaction(db, self._known) as transaction:
-            for record in records:
-                transaction.copy(record)
-            transaction.verify(digest)
-        return self._known.head, None
+    def _append(self, transaction: Transaction, commits: Sequence[Commit]) -> list[Outcome]:
+        return transaction.append(commits, self._clock())

@@ -3,11 +3,11 @@
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from typing import cast
-from uuid import UUID
 
+from shared.errors import DataLoss
 from shared.log.log import (
     EMPTY_DIGEST,
-    MAX_PAGE_BYTES,
+    EVERYTHING,
     MAX_PAGE_EVENTS,
     AggregateKey,
     CommandKey,
@@ -16,8 +16,10 @@ from shared.log.log import (
     Page,
     Receipt,
     Snapshot,
+    chain,
     time_of,
 )
+from shared.log.sqlite.chunks import COLUMNS, Chunk, page_of
 from tidemark.v1.event_pb2 import RecordedEvent
 
 MAX_POSITION = 2**63 - 1
@@ -25,34 +27,17 @@ SCAN_WINDOW = 20_000
 """Positions that one filtered read looks at before it returns, so that a reader is soon free."""
 
 
-def read_all(db: sqlite3.Connection, after: int, until: int, limit: int) -> Page:
-    """The next page of everything."""
-    rows = db.execute(
-        "SELECT position, record, digest FROM events WHERE position > ? AND position <= ?"
-        " ORDER BY position LIMIT ?",
-        (after, until, limit),
-    )
-    records = []
-    size = 0
-    position, digest = after, b""
-    for row_position, record, row_digest in rows:
-        position, digest = row_position, row_digest
-        records.append(record)
-        size += len(record)
-        if size >= MAX_PAGE_BYTES:
-            break
-    return Page(records, position, digest or digest_at(db, after))
-
-
-def read_filtered(
+def read(
     db: sqlite3.Connection, after: int, until: int, limit: int, event_filter: EventFilter
 ) -> Page:
     """The next page of what a filter selects, up to a position."""
-    if event_filter.aggregate_ids and until - after > SCAN_WINDOW:
-        return _read_aggregates(db, after, until, limit, event_filter)
-    until = min(until, after + SCAN_WINDOW)
-    rows = _select(db, "position > ? AND position <= ?", (after, until), event_filter)
-    return _page(db, rows, until, limit, event_filter)
+    if event_filter != EVERYTHING and until - after > SCAN_WINDOW:
+        indexed = db.execute("SELECT versions FROM indexed").fetchone()[0]
+        if event_filter.aggregate_ids and indexed - after > SCAN_WINDOW:
+            return _read_aggregates(db, after, min(until, indexed), limit, event_filter)
+        until = after + SCAN_WINDOW
+    chunks = chunks_after(db, after)
+    return page_of(chunks, after, until, limit, event_filter, lambda at: digest_at(db, at))
 
 
 def _read_aggregates(
@@ -63,7 +48,7 @@ def _read_aggregates(
     for aggregate in _aggregates(db, event_filter):
         version = _first_version_after(db, aggregate, after)
         rows = db.execute(
-            "SELECT position FROM events WHERE aggregate = ? AND version >= ?"
+            "SELECT position FROM versions WHERE aggregate = ? AND version >= ?"
             " AND position <= ? ORDER BY version LIMIT ?",
             (aggregate, version, until, limit),
         )
@@ -71,28 +56,21 @@ def _read_aggregates(
     positions.sort()
     if len(positions) >= limit:
         until = positions[limit - 1]
-    found = (
-        row
-        for position in positions[:limit]
-        for row in _select(db, "position = ?", (position,), event_filter)
+    chunks = (
+        Chunk.of([record], position, b"", set())
+        for position, record in _records_at(db, positions[:limit])
     )
-    return _page(db, found, until, limit, event_filter)
+    return page_of(chunks, after, until, limit, event_filter, lambda at: digest_at(db, at))
 
 
 def _first_version_after(db: sqlite3.Connection, aggregate: int, position: int) -> int:
     """By bisection: the versions and the positions of an aggregate increase together."""
     low = 1
-    high = 1 + cast(
-        "int",
-        db.execute("SELECT max(version) FROM events WHERE aggregate = ?", (aggregate,)).fetchone()[
-            0
-        ]
-        or 0,
-    )
+    high = 1 + version_of(db, aggregate)
     while low < high:
         middle = (low + high) // 2
         found = db.execute(
-            "SELECT position FROM events WHERE aggregate = ? AND version = ?", (aggregate, middle)
+            "SELECT position FROM versions WHERE aggregate = ? AND version = ?", (aggregate, middle)
         ).fetchone()
         if found is not None and found[0] <= position:
             low = middle + 1
@@ -101,71 +79,32 @@ def _first_version_after(db: sqlite3.Connection, aggregate: int, position: int) 
     return low
 
 
-def _select(
-    db: sqlite3.Connection, where: str, arguments: tuple[int, ...], event_filter: EventFilter
-) -> Iterator[tuple[int, bytes]]:
-    """Positions and records, by position, of the right kind and aggregate."""
-    values: list[object] = [*arguments]
-    if event_filter.tenant_id is not None:
-        where += " AND kinds.tenant_id = ?"
-        values.append(event_filter.tenant_id)
-    for column, wanted in (
-        ("kinds.event_type", event_filter.event_types),
-        ("kinds.aggregate_type", event_filter.aggregate_types),
-        ("aggregates.aggregate_id", event_filter.aggregate_ids),
-    ):
-        if wanted:
-            where += f" AND {column} IN ({', '.join('?' * len(wanted))})"
-            values += sorted(wanted)
-    joined = "events CROSS JOIN kinds USING (kind)"
-    if event_filter.aggregate_ids:
-        joined += " CROSS JOIN aggregates USING (aggregate)"
-    # A cross join is SQLite's way to say in which order: the events first, then what they are.
-    return db.execute(
-        f"SELECT position, record FROM {joined} WHERE {where} ORDER BY position",  # noqa: S608  # only placeholders
-        values,
-    )
-
-
-def _page(
-    db: sqlite3.Connection,
-    rows: Iterable[tuple[int, bytes]],
-    until: int,
-    limit: int,
-    event_filter: EventFilter,
-) -> Page:
-    records = []
-    size = 0
-    position = until
-    for row_position, record in rows:
-        if event_filter.correlation_ids:
-            correlation_id = RecordedEvent.FromString(record).correlation_id
-            if correlation_id not in event_filter.correlation_ids:
-                continue
-        records.append(record)
-        size += len(record)
-        if size >= MAX_PAGE_BYTES or len(records) == limit:
-            position = row_position
-            break
-    return Page(records, position, digest_at(db, position))
-
-
 def _aggregates(db: sqlite3.Connection, event_filter: EventFilter) -> list[int]:
     """The numbers of the aggregates that have the ids, in whatever tenants and types."""
-    where, values = "", []
-    if event_filter.tenant_id is not None:
-        where, values = "WHERE tenant_id = ?", [event_filter.tenant_id]
-    streams = db.execute(f"SELECT DISTINCT tenant_id, aggregate_type FROM kinds {where}", values)  # noqa: S608  # ours
     return [
         aggregate
-        for tenant_id, aggregate_type in streams.fetchall()
         for aggregate_id in event_filter.aggregate_ids
-        for (aggregate,) in db.execute(
-            "SELECT aggregate FROM aggregates"
-            " WHERE tenant_id = ? AND aggregate_type = ? AND aggregate_id = ?",
-            (tenant_id, aggregate_type, aggregate_id),
+        for aggregate, tenant_id in db.execute(
+            "SELECT aggregate, tenant_id FROM aggregates WHERE aggregate_id = ?", (aggregate_id,)
         )
+        if event_filter.tenant_id in {None, tenant_id}
     ]
+
+
+def aggregate_of(db: sqlite3.Connection, key: AggregateKey) -> int | None:
+    """An aggregate's number in the index; None: the index does not know it."""
+    found = db.execute(
+        "SELECT aggregate FROM aggregates"
+        " WHERE tenant_id = ? AND aggregate_type = ? AND aggregate_id = ?",
+        key,
+    ).fetchone()
+    return found[0] if found else None
+
+
+def version_of(db: sqlite3.Connection, aggregate: int) -> int:
+    """The version up to which the index has an aggregate."""
+    found = db.execute("SELECT max(version) FROM versions WHERE aggregate = ?", (aggregate,))
+    return cast("int", found.fetchone()[0] or 0)
 
 
 def read_aggregate(
@@ -175,21 +114,27 @@ def read_aggregate(
     until_position: int | None,
     limit: int = MAX_PAGE_EVENTS,
 ) -> list[bytes]:
-    """The next page of an aggregate."""
-    until = MAX_POSITION if until_position is None else until_position
+    """The next records of an aggregate, as far as it is indexed."""
+    aggregate = aggregate_of(db, key)
+    if aggregate is None:
+        return []
     rows = db.execute(
-        "SELECT record FROM aggregates JOIN events USING (aggregate)"
-        " WHERE tenant_id = ? AND aggregate_type = ? AND aggregate_id = ?"
-        " AND version > ? AND position <= ? ORDER BY version LIMIT ?",
-        (*key, after_version, until, limit),
+        "SELECT position FROM versions WHERE aggregate = ? AND version > ? AND position <= ?"
+        " ORDER BY version LIMIT ?",
+        (
+            aggregate,
+            after_version,
+            MAX_POSITION if until_position is None else until_position,
+            limit,
+        ),
     )
-    return [record for (record,) in rows]
+    return [record for _, record in _records_at(db, [position for (position,) in rows])]
 
 
 def load(
     db: sqlite3.Connection, schemas: Mapping[AggregateKey, bytes]
 ) -> dict[AggregateKey, History]:
-    """Where to begin with each aggregate."""
+    """Where to begin with each aggregate, as far as it is indexed."""
     histories = {}
     for key, schema in schemas.items():
         found = db.execute(
@@ -204,7 +149,7 @@ def load(
 
 
 def receipts(db: sqlite3.Connection, commands: Iterable[CommandKey]) -> dict[CommandKey, Receipt]:
-    """Those receipts that there are."""
+    """Those receipts that there are, as far as they are indexed."""
     found = ((command, receipt(db, command)) for command in commands)
     return {command: kept for command, kept in found if kept is not None}
 
@@ -212,48 +157,80 @@ def receipts(db: sqlite3.Connection, commands: Iterable[CommandKey]) -> dict[Com
 def receipt(db: sqlite3.Connection, command: CommandKey) -> Receipt | None:
     """The receipt of one command."""
     found = db.execute(
-        "SELECT record FROM receipts JOIN events USING (position)"
-        " WHERE command_id = ? AND tenant_id = ?",
-        (UUID(command.command_id).bytes, command.tenant_id),
+        "SELECT position FROM receipts WHERE command_id = ? AND tenant_id = ?",
+        (command_id_bytes(command.command_id), command.tenant_id),
     ).fetchone()
-    return Receipt.of(RecordedEvent.FromString(found[0])) if found else None
+    if found is None:
+        return None
+    [(_, record)] = _records_at(db, [found[0]])
+    return Receipt.of(RecordedEvent.FromString(record))
+
+
+def command_id_bytes(command_id: str) -> bytes:
+    """A UUID in half the room."""
+    return bytes.fromhex(command_id.replace("-", ""))
 
 
 def position_at(db: sqlite3.Connection, time: int) -> int:
     """By bisection: times increase with positions, so no index is needed."""
-    first = _first_after(db, 0)
-    if first is None or time_of(first) > time:
-        return 0
-    low = first.position
-    high = cast("int", db.execute("SELECT max(position) FROM events").fetchone()[0]) + 1
-    # Not later is the event at `low`; later, or none, the first at or after `high`.
+    low = 0
+    high = 1 + cast("int", db.execute("SELECT max(position) FROM chunks").fetchone()[0] or 0)
+    # Not later is the chunk that ends at `low`; later, or none, the first that ends at `high`.
     while high - low > 1:
         middle = (low + high) // 2
-        event = _first_after(db, middle - 1)
-        if event is not None and time_of(event) <= time:
-            low = event.position
+        chunk = next(chunks_after(db, middle - 1), None)
+        if chunk is not None and _time_of(chunk.records[-1]) <= time:
+            low = chunk.position
         else:
             high = middle
+    chunk = next(chunks_after(db, low), None)
+    for position, record in enumerate(chunk.records, chunk.first) if chunk else ():
+        if _time_of(record) > time:
+            break
+        low = position
     return low
 
 
-def _first_after(db: sqlite3.Connection, position: int) -> RecordedEvent | None:
-    found = db.execute(
-        "SELECT record FROM events WHERE position > ? ORDER BY position LIMIT 1", (position,)
-    ).fetchone()
-    return RecordedEvent.FromString(found[0]) if found else None
+def _time_of(record: bytes) -> int:
+    return time_of(RecordedEvent.FromString(record))
 
 
 def digest_at(db: sqlite3.Connection, position: int) -> bytes:
     """The digest of the log up to a position."""
     found = db.execute(
-        "SELECT digest FROM events WHERE position <= ? ORDER BY position DESC LIMIT 1",
+        "SELECT position, digest FROM chunks WHERE position <= ? ORDER BY position DESC LIMIT 1",
         (position,),
     ).fetchone()
-    return cast("bytes", found[0]) if found else EMPTY_DIGEST
+    reached, digest = found or (0, EMPTY_DIGEST)
+    if reached < position:
+        chunk = next(chunks_after(db, position), None)
+        if chunk is not None and chunk.first <= position:
+            for record in chunk.records[: position - chunk.first + 1]:
+                digest = chain(digest, record)
+    return bytes(digest)
 
 
 def event_time(db: sqlite3.Connection, after: int) -> int | None:
     """When the first event after a position was recorded."""
-    event = _first_after(db, after)
-    return time_of(event) if event else None
+    chunk = next(chunks_after(db, after), None)
+    return _time_of(chunk.record(max(after + 1, chunk.first))) if chunk else None
+
+
+def chunks_after(db: sqlite3.Connection, position: int) -> Iterator[Chunk]:
+    """The chunks that have an event after a position, in order."""
+    rows = db.execute(
+        f"SELECT {COLUMNS} FROM chunks WHERE position > ? ORDER BY position",  # noqa: S608  # ours
+        (position,),
+    )
+    return (Chunk(*row) for row in rows)
+
+
+def _records_at(db: sqlite3.Connection, positions: list[int]) -> Iterator[tuple[int, bytes]]:
+    """The records at positions that are in the index, in ascending order."""
+    chunk: Chunk | None = None
+    for position in positions:
+        if chunk is None or position > chunk.position:
+            chunk = next(chunks_after(db, position - 1), None)
+        if chunk is None or position < chunk.first:
+            raise DataLoss("LOG_CORRUPT", f"There is no event at position {position}")
+        yield position, chunk.record(position)

@@ -1,45 +1,44 @@
 """The tables of the log, and what is checked before they are used."""
 
 import sqlite3
+from typing import NamedTuple
 
 from shared.errors import DataLoss
-from shared.log.log import (
-    EMPTY_DIGEST,
-    Head,
-    chain,
-    time_of,
-)
+from shared.log.log import EMPTY_DIGEST, Head, chain, time_of
+from shared.log.sqlite.chunks import COLUMNS, Chunk
 from tidemark.v1.event_pb2 import RecordedEvent
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
-# Numbers stand for the texts that would otherwise be repeated in every row and index: an index on
-# random text is what makes an append slow. `kinds` lets one column select by tenant, aggregate
-# type and event type.
+# The log is `chunks`: a commit writes there and nowhere else. All that finds an event by something
+# other than its position is an index that follows some thousand events behind, written in sorted
+# batches: a random key in an index is what makes an append slow.
 SCHEMA = """
+CREATE TABLE chunks (
+    position INTEGER PRIMARY KEY,
+    first INTEGER NOT NULL,
+    digest BLOB NOT NULL,
+    tenant_id TEXT,
+    records BLOB NOT NULL
+) STRICT;
+CREATE TABLE indexed (
+    versions INTEGER NOT NULL,
+    receipts INTEGER NOT NULL
+) STRICT;
+INSERT INTO indexed VALUES (0, 0);
 CREATE TABLE aggregates (
     aggregate INTEGER PRIMARY KEY,
-    tenant_id TEXT NOT NULL,
-    aggregate_type TEXT NOT NULL,
     aggregate_id TEXT NOT NULL,
-    UNIQUE (tenant_id, aggregate_type, aggregate_id)
-) STRICT;
-CREATE TABLE kinds (
-    kind INTEGER PRIMARY KEY,
-    tenant_id TEXT NOT NULL,
     aggregate_type TEXT NOT NULL,
-    event_type TEXT NOT NULL,
-    UNIQUE (tenant_id, aggregate_type, event_type)
+    tenant_id TEXT NOT NULL,
+    UNIQUE (aggregate_id, aggregate_type, tenant_id)
 ) STRICT;
-CREATE TABLE events (
-    position INTEGER PRIMARY KEY,
+CREATE TABLE versions (
     aggregate INTEGER NOT NULL,
     version INTEGER NOT NULL,
-    kind INTEGER NOT NULL,
-    digest BLOB NOT NULL,
-    record BLOB NOT NULL
-) STRICT;
-CREATE UNIQUE INDEX events_of_aggregate ON events (aggregate, version);
+    position INTEGER NOT NULL,
+    PRIMARY KEY (aggregate, version)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE receipts (
     command_id BLOB NOT NULL,
     tenant_id TEXT NOT NULL,
@@ -55,8 +54,16 @@ CREATE TABLE snapshots (
 """
 
 
-def prepare(db: sqlite3.Connection) -> Head:
-    """Makes the tables if there are none, and returns the head, verified against its digest."""
+class Tail(NamedTuple):
+    """The end of the log: its head, and before it what the index on versions does not have yet."""
+
+    head: Head
+    unindexed: list[Chunk]
+    digest_before: bytes
+
+
+def prepare(db: sqlite3.Connection) -> Tail:
+    """Makes the tables if there are none, and returns the verified end of the log."""
     version = db.execute("PRAGMA user_version").fetchone()[0]
     if version == 0:
         db.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT")
@@ -64,17 +71,39 @@ def prepare(db: sqlite3.Connection) -> Head:
         raise DataLoss(
             "LOG_CORRUPT", f"The log has schema {version}; this program knows {SCHEMA_VERSION}"
         )
-    return _verified_head(db)
+    return _verified_tail(db)
 
 
-def _verified_head(db: sqlite3.Connection) -> Head:
-    tail = db.execute(
-        "SELECT position, digest, record FROM events ORDER BY position DESC LIMIT 2"
-    ).fetchall()
-    if not tail:
-        return Head()
-    position, digest, record = tail[0]
-    before = tail[1][1] if len(tail) > 1 else EMPTY_DIGEST
-    if chain(before, record) != digest:
-        raise DataLoss("LOG_CORRUPT", f"The event at position {position} is not what was written")
-    return Head(position, digest, time_of(RecordedEvent.FromString(record)))
+def _verified_tail(db: sqlite3.Connection) -> Tail:
+    indexed = db.execute("SELECT versions FROM indexed").fetchone()[0]
+    # The last one at least, so that what the index is said to have is verified too.
+    last = db.execute("SELECT max(position) FROM chunks").fetchone()[0] or 0
+    rows = db.execute(
+        f"SELECT {COLUMNS} FROM chunks WHERE position > ? ORDER BY position",  # noqa: S608  # ours
+        (min(indexed, last - 1),),
+    )
+    chunks = [Chunk(*row) for row in rows]
+    if not chunks:
+        return Tail(Head(), [], EMPTY_DIGEST)
+    before = _digest_before(db, chunks[0].first)
+    digest = before
+    for chunk in chunks:
+        for record in chunk.records:
+            digest = chain(digest, record)
+        if digest != chunk.digest:
+            raise DataLoss(
+                "LOG_CORRUPT",
+                f"The events at positions {chunk.first} to {chunk.position} are not what was"
+                " written",
+            )
+    time = time_of(RecordedEvent.FromString(chunks[-1].records[-1]))
+    if chunks[0].position <= indexed:
+        before = chunks.pop(0).digest
+    return Tail(Head(last, digest, time), chunks, before)
+
+
+def _digest_before(db: sqlite3.Connection, position: int) -> bytes:
+    found = db.execute(
+        "SELECT digest FROM chunks WHERE position < ? ORDER BY position DESC LIMIT 1", (position,)
+    ).fetchone()
+    return bytes(found[0]) if found else EMPTY_DIGEST

@@ -1,8 +1,8 @@
-"""The one transaction that appends: it runs whole in the writer's thread."""
+"""The transactions of the writer: each runs whole in its thread."""
 
 import sqlite3
-from typing import NamedTuple, cast
-from uuid import UUID
+from collections.abc import Iterable
+from types import TracebackType
 
 from google.protobuf.message import DecodeError
 
@@ -17,33 +17,60 @@ from shared.log.log import (
     Outcome,
     OutcomeUnknown,
     Receipt,
-    Snapshot,
     WrongVersion,
-    chain,
     stamp,
     time_of,
 )
-from shared.log.sqlite.reading import receipt
-from shared.sqlite import primary_code
+from shared.log.sqlite.chunks import Chunk, chunked
+from shared.log.sqlite.reading import aggregate_of, receipt, version_of
+from shared.log.sqlite.unindexed import Events
+from shared.sqlite import insert, primary_code
 from tidemark.v1.event_pb2 import RecordedEvent
 
 MAX_CACHED_AGGREGATES = 100_000
 
 
 class Known:
-    """What the writer knows without asking."""
+    """What the writer knows without asking.
+
+    Args:
+        head: of the log.
+        unindexed: the events that the index does not have.
+    """
+
+    def __init__(self, head: Head, unindexed: Events) -> None:
+        self.head = head
+        self.unindexed = unindexed
+        self.unindexed_bytes = sum(len(placed[3]) for placed in unindexed.placed)
+        self._versions: dict[AggregateKey, int] = {}
+
+    def version_of(self, key: AggregateKey) -> int | None:
+        """The version of an aggregate; None: the index has to be asked."""
+        version = self._versions.get(key)
+        return self.unindexed.versions.get(key) if version is None else version
+
+    def add(self, written: "Written") -> None:
+        """Notes what has become durable."""
+        self.head = written.head
+        self.unindexed.extend(written.events)
+        self.unindexed_bytes += sum(len(chunk.encoded) for chunk in written.chunks)
+        if len(self._versions) > MAX_CACHED_AGGREGATES:
+            self._versions.clear()
+        self._versions.update(written.events.versions)
+
+    def is_indexed(self) -> None:
+        """Notes that the index has everything."""
+        self.unindexed = Events()
+        self.unindexed_bytes = 0
+
+
+class Written:
+    """What a transaction has added to the log."""
 
     def __init__(self, head: Head) -> None:
         self.head = head
-        self.aggregates: dict[AggregateKey, _Row] = {}
-        self.kinds: dict[tuple[str, str, str], int] = {}
-
-
-class _Row(NamedTuple):
-    """An aggregate's number, 0 before it has one, and its version."""
-
-    aggregate: int
-    version: int
+        self.chunks: list[Chunk] = []
+        self.events = Events()
 
 
 class Transaction:
@@ -52,171 +79,141 @@ class Transaction:
     def __init__(self, db: sqlite3.Connection, known: Known) -> None:
         self._db = db
         self._known = known
-        self._head = known.head
-        self._aggregates: dict[AggregateKey, _Row] = {}
-        self._kinds: dict[tuple[str, str, str], int] = {}
+        self.written = Written(known.head)
+        self._events = self.written.events
+        self._position = known.head.position
+        self._time = known.head.time
         self._failed: set[AggregateKey] = set()
-        self._events: list[tuple[int, int, int, int, bytes, bytes]] = []
-        self._receipts: dict[CommandKey, RecordedEvent] = {}
-        self._snapshots: dict[int, Snapshot] = {}
 
     def __enter__(self) -> "Transaction":
         self._db.execute("BEGIN IMMEDIATE")
         return self
 
-    def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
-        if error_type is not None:
-            self._roll_back()
-            return
-        if self._head == self._known.head:
-            self._roll_back()
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error_type is not None or not self.written.chunks:
+            roll_back(self._db)
             return
         try:
-            self._insert()
+            insert(self._db, "chunks", [chunk.row for chunk in self.written.chunks])
         except sqlite3.Error:
-            self._roll_back()
+            roll_back(self._db)
             raise
-        self._commit()
-        self._remember()
+        commit(self._db)
+        self._known.add(self.written)
 
-    def append(self, commit: Commit, now: int) -> Outcome:
-        """Adds a commit, or says why not."""
+    def append(self, commits: Iterable[Commit], now: int) -> list[Outcome]:
+        """Adds commits: an outcome for each."""
+        outcomes = [self._outcome(commit, now) for commit in commits]
+        self._seal()
+        return outcomes
+
+    def copy(self, records: Iterable[bytes], digest: bytes) -> None:
+        """Adds records of another log; an empty digest is not known.
+
+        Raises:
+            DataLoss: LOG_DIVERGED: they do not follow, or lead to another digest.
+        """
+        for record in records:
+            self._copy(record)
+        self._seal()
+        if digest and digest != self.written.head.digest:
+            raise DataLoss("LOG_DIVERGED", f"Another digest at position {self._position}")
+
+    def _outcome(self, commit: Commit, now: int) -> Outcome:
         key = commit.key
-        row = self._row(key)
+        version = self._version(key)
         if key in self._failed:
-            return WrongVersion(row.version)
+            return WrongVersion(version)
         if commit.command is not None and (receipt := self._receipt(commit.command)) is not None:
             self._failed.add(key)
             return Duplicate(receipt)
-        if commit.expected_version != row.version:
+        if commit.expected_version != version:
             self._failed.add(key)
-            return WrongVersion(row.version)
-        for event in commit.events:
-            time = max(now, self._head.time + 1)
-            self._add(event, stamp(event, self._head.position + 1, time))
-        if commit.events and commit.command is not None:
-            self._receipts[commit.command] = commit.events[-1]
-        if commit.events and commit.snapshot is not None:
-            self._snapshots[self._aggregates[key].aggregate] = commit.snapshot
-        return Committed(self._head.position)
+            return WrongVersion(version)
+        if commit.events:
+            self._add(commit, now)
+        return Committed(self._position)
 
-    def copy(self, record: bytes) -> None:
-        """Adds a record of another log."""
+    def _add(self, commit: Commit, now: int) -> None:
+        key, version = commit.key, commit.expected_version
+        record = b""
+        for event in commit.events:
+            version += 1
+            self._position += 1
+            self._time = max(now, self._time + 1)
+            record = stamp(event, self._position, self._time)
+            self._events.placed.append((key, version, self._position, record))
+        self._events.versions[key] = version
+        if commit.command is not None:
+            self._events.receipts[commit.command] = (self._position, record)
+        if commit.snapshot is not None:
+            self._events.snapshots[key] = commit.snapshot
+
+    def _copy(self, record: bytes) -> None:
         try:
             event = RecordedEvent.FromString(record)
         except DecodeError as error:
             raise DataLoss("LOG_DIVERGED", "What is to be copied is no event") from error
         key = AggregateKey(event.tenant_id, event.aggregate_type, event.aggregate_id)
-        follows = (
-            event.position > self._head.position
-            and time_of(event) > self._head.time
-            and event.version == self._row(key).version + 1
-        )
-        if not follows:
+        position, version, time = event.position, event.version, time_of(event)
+        if not (
+            position > self._position and time > self._time and version == self._version(key) + 1
+        ):
             raise DataLoss(
-                "LOG_DIVERGED",
-                f"Position {event.position} cannot follow position {self._head.position}",
+                "LOG_DIVERGED", f"Position {position} cannot follow position {self._position}"
             )
-        self._add(event, record)
+        self._position, self._time = position, time
+        self._events.placed.append((key, version, position, record))
+        self._events.versions[key] = version
         if event.command_fingerprint:
-            self._receipts[CommandKey(event.tenant_id, event.causation_id)] = event
+            command = CommandKey(event.tenant_id, event.causation_id)
+            self._events.receipts[command] = (position, record)
 
-    def verify(self, digest: bytes) -> None:
-        """Refuses to go on if the chain has another digest; empty: it is not known."""
-        if digest and digest != self._head.digest:
-            raise DataLoss("LOG_DIVERGED", f"Another digest at position {self._head.position}")
+    def _seal(self) -> None:
+        """Makes chunks of the events, and the head that they lead to."""
+        self.written.chunks = list(chunked(self._events.placed, self._known.head.digest))
+        if self.written.chunks:
+            digest = self.written.chunks[-1].digest
+            self.written.head = Head(self._position, digest, self._time)
 
-    def _add(self, event: RecordedEvent, record: bytes) -> None:
-        key = AggregateKey(event.tenant_id, event.aggregate_type, event.aggregate_id)
-        aggregate = self._row(key).aggregate or self._new_aggregate(key)
-        event_type = event.payload.type_url.rpartition("/")[2]
-        kind = self._kind((event.tenant_id, event.aggregate_type, event_type))
-        self._aggregates[key] = _Row(aggregate, event.version)
-        self._head = Head(event.position, chain(self._head.digest, record), time_of(event))
-        self._events.append(
-            (event.position, aggregate, event.version, kind, self._head.digest, record)
-        )
-
-    def _row(self, key: AggregateKey) -> _Row:
-        row = self._aggregates.get(key) or self._known.aggregates.get(key)
-        if row is None:
-            found = self._db.execute(
-                "SELECT aggregate, (SELECT max(version) FROM events AS e"
-                "                   WHERE e.aggregate = a.aggregate)"
-                " FROM aggregates AS a"
-                " WHERE tenant_id = ? AND aggregate_type = ? AND aggregate_id = ?",
-                key,
-            ).fetchone()
-            row = _Row(*found) if found else _Row(0, 0)
-            self._aggregates[key] = row
-        return row
-
-    def _new_aggregate(self, key: AggregateKey) -> int:
-        cursor = self._db.execute(
-            "INSERT INTO aggregates (tenant_id, aggregate_type, aggregate_id) VALUES (?, ?, ?)",
-            key,
-        )
-        return cast("int", cursor.lastrowid)
-
-    def _kind(self, names: tuple[str, str, str]) -> int:
-        kind = self._kinds.get(names) or self._known.kinds.get(names)
-        if kind is None:
-            found = self._db.execute(
-                "SELECT kind FROM kinds"
-                " WHERE tenant_id = ? AND aggregate_type = ? AND event_type = ?",
-                names,
-            ).fetchone()
-            if found is None:
-                cursor = self._db.execute(
-                    "INSERT INTO kinds (tenant_id, aggregate_type, event_type) VALUES (?, ?, ?)",
-                    names,
-                )
-                found = (cursor.lastrowid,)
-            self._kinds[names] = kind = found[0]
-        return kind
+    def _version(self, key: AggregateKey) -> int:
+        version = self._events.versions.get(key)
+        if version is None:
+            version = self._known.version_of(key)
+        if version is None:
+            aggregate = aggregate_of(self._db, key)
+            version = version_of(self._db, aggregate) if aggregate else 0
+        return version
 
     def _receipt(self, command: CommandKey) -> Receipt | None:
-        event = self._receipts.get(command)
-        if event is not None:
-            return Receipt.of(event)
+        for receipts in (self._events.receipts, self._known.unindexed.receipts):
+            if command in receipts:
+                return Receipt.of(RecordedEvent.FromString(receipts[command][1]))
         return receipt(self._db, command)
 
-    def _insert(self) -> None:
-        self._db.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", self._events)
-        self._db.executemany(
-            "INSERT INTO receipts VALUES (?, ?, ?)"
-            " ON CONFLICT DO UPDATE SET position = excluded.position",
-            [
-                (UUID(command.command_id).bytes, command.tenant_id, event.position)
-                for command, event in self._receipts.items()
-            ],
-        )
-        self._db.executemany(
-            "INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?)",
-            [
-                (aggregate, snapshot.version, snapshot.schema, snapshot.state)
-                for aggregate, snapshot in self._snapshots.items()
-            ],
-        )
 
-    def _commit(self) -> None:
-        try:
-            self._db.execute("COMMIT")
-        except sqlite3.Error as error:
-            if primary_code(error) not in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY}:
-                raise OutcomeUnknown(f"COMMIT failed: {error}") from error
-            self._roll_back()
-            raise
+def commit(db: sqlite3.Connection) -> None:
+    """Commits.
 
-    def _roll_back(self) -> None:
-        # Some errors have SQLite roll back by itself.
-        if self._db.in_transaction:
-            self._db.execute("ROLLBACK")
+    Raises:
+        OutcomeUnknown: it may or may not have been written.
+        sqlite3.Error: it was not.
+    """
+    try:
+        db.execute("COMMIT")
+    except sqlite3.Error as error:
+        if primary_code(error) not in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY}:
+            raise OutcomeUnknown(f"COMMIT failed: {error}") from error
+        roll_back(db)
+        raise
 
-    def _remember(self) -> None:
-        known = self._known
-        known.head = self._head
-        if len(known.aggregates) + len(self._aggregates) > MAX_CACHED_AGGREGATES:
-            known.aggregates.clear()
-        known.aggregates.update(self._aggregates)
-        known.kinds.update(self._kinds)
+
+def roll_back(db: sqlite3.Connection) -> None:
+    """Undoes what is not committed; some errors have SQLite do that by itself."""
+    if db.in_transaction:
+        db.execute("ROLLBACK")

@@ -1,1 +1,0 @@
-"""What the services cost, measured beside the least that a call can cost."""
