@@ -21,7 +21,6 @@ from google.protobuf.message import Message
 from command_service.calls import Answer, Call, CommandStream, Pending
 from command_service.command import Command
 from command_service.live import LiveAggregate, LiveAggregates
-from shared.aggregates.aggregate import pack
 from shared.errors import Conflict, Exhausted, Internal, Refused, TidemarkError
 from shared.log.log import (
     AggregateKey,
@@ -208,13 +207,13 @@ class Executor:
             if (receipt := receipts.get(key)) is not None:
                 self._settle(pending, _repeated(command, receipt))
                 return
-        if (failure := failures.get(command.key)) is not None:
-            self._settle(pending, failure)
-            return
         live = self._live.get(command.key)
         if live is None:
-            # It was dropped while others of the batch were read.
-            self._decide_again(pending)
+            if (failure := failures.get(command.key)) is not None:
+                self._settle(pending, failure)
+            else:
+                # It was dropped while others of the batch were read.
+                self._decide_again(pending)
             return
         if live.is_lost and not live.pending:
             self._live.drop(live)
@@ -258,7 +257,9 @@ class Executor:
         if not payloads:
             raise TypeError(f"{command.message.DESCRIPTOR.full_name} caused no event")
         version = live.version
-        events = _events(command, payloads, version)
+        events = [
+            _event(command, payload, number) for number, payload in enumerate(payloads, version + 1)
+        ]
         receipt = CommandReceipt(
             command_id=command.command_id,
             aggregate_id=command.key.aggregate_id,
@@ -373,13 +374,13 @@ class Executor:
     ) -> None:
         """Answers a command now that the fate of what it rests on is known."""
         match outcome:
-            case Committed(position):
+            case Committed():
                 if pending.commit and pending.commit.events:
                     live.durable_version = pending.commit.expected_version + len(
                         pending.commit.events
                     )
                     if isinstance(pending.answer, CommandReceipt):
-                        pending.answer.position = position
+                        pending.answer.position = outcome.position
                 self._settle(pending, pending.answer)
             case WrongVersion(actual):
                 live.is_lost = True
@@ -438,21 +439,20 @@ class Executor:
             del self._uncommitted[key]
 
 
-def _events(command: Command, payloads: Sequence[Message], version: int) -> list[RecordedEvent]:
-    return [
-        RecordedEvent(
-            tenant_id=command.key.tenant_id,
-            aggregate_type=command.key.aggregate_type,
-            aggregate_id=command.key.aggregate_id,
-            version=version + number,
-            correlation_id=command.correlation_id,
-            causation_id=command.command_id,
-            payload=pack(payload),
-            actor=command.actor,
-            command_fingerprint=command.fingerprint,
-        )
-        for number, payload in enumerate(payloads, 1)
-    ]
+def _event(command: Command, payload: Message, version: int) -> RecordedEvent:
+    tenant_id, aggregate_type, aggregate_id = command.key
+    event = RecordedEvent(
+        tenant_id=tenant_id,
+        aggregate_type=aggregate_type,
+        aggregate_id=aggregate_id,
+        version=version,
+        correlation_id=command.correlation_id,
+        causation_id=command.command_id,
+        actor=command.actor,
+        command_fingerprint=command.fingerprint,
+    )
+    event.payload.Pack(payload, deterministic=True)
+    return event
 
 
 def _repeated(command: Command, receipt: Receipt | TidemarkError) -> Answer:
