@@ -152,8 +152,9 @@ class Executor:
                 for pending in batch:
                     self._decide(pending, receipts, failures)
                 self._live.evict()
-                # Others' turn.
-                await asyncio.sleep(0)
+                if self._arrived or self._returned:
+                    # Others' turn.
+                    await asyncio.sleep(0)
 
     def _next_batch(self) -> list[Pending]:
         if self._returned:
@@ -197,7 +198,7 @@ class Executor:
     ) -> None:
         command = pending.command
         if pending.call.is_abandoned:
-            self._settle(pending, pending.call.failure)
+            self._settle(pending, pending.call.stream.failure)
             return
         if (key := command.receipt_key) is not None:
             leader = pending.leader or self._uncommitted.get(key)
@@ -303,7 +304,7 @@ class Executor:
         if leader.is_settled:
             self._settle_follower(pending, leader)
             return
-        pending.leader = leader
+        pending.follow(leader)
         pending.live = self._live.get(pending.command.key)
         self._stand_in_line(pending)
 
