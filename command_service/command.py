@@ -107,27 +107,28 @@ class CommandTypes:
             raise InvalidFields(*violations)
         command_id = given_id or str(uuid_utils.uuid7())
         correlation_id = context.correlation_id or command_id
-        expected_version = (
-            context.expected_version if context.HasField("expected_version") else None
-        )
+        is_pinned = context.HasField("expected_version")
+        expected_version = context.expected_version if is_pinned else None
         validate_only = context.validate_only
         # What is not needed any more, or not known here, would only take room while it waits.
         message.ClearField("context")
         message.DiscardUnknownFields()
+        fingerprint = _fingerprint(name, message) if given_id else b""
+        receipt_key = CommandKey(tenant_id, given_id) if given_id and not validate_only else None
         aggregate_id = getattr(message, id_field) or str(uuid_utils.uuid7())
+        key = AggregateKey(tenant_id, rules.aggregate.name, aggregate_id)
+        # By position: with ten names the call alone would take a quarter of the reading.
         return Command(
-            rules=rules,
-            key=AggregateKey(tenant_id, rules.aggregate.name, aggregate_id),
-            message=message,
-            command_id=command_id,
-            fingerprint=_fingerprint(name, message) if given_id else b"",
-            correlation_id=correlation_id,
-            expected_version=expected_version,
-            validate_only=validate_only,
-            receipt_key=(
-                CommandKey(tenant_id, given_id) if given_id and not validate_only else None
-            ),
-            actor=actor,
+            rules,
+            key,
+            message,
+            command_id,
+            fingerprint,
+            correlation_id,
+            expected_version,
+            validate_only,
+            receipt_key,
+            actor,
         )
 
 

@@ -280,7 +280,7 @@ class Executor:
 
     def _snapshot(self, live: LiveAggregate) -> Snapshot | None:
         """A snapshot, if it is time for one; it is kept with the events that it includes."""
-        if live.state is None or live.version - live.snapshot_version < self._snapshot_every:
+        if live.version - live.snapshot_version < self._snapshot_every or live.state is None:
             return None
         live.snapshot_version = live.version
         schema = live.rules.aggregate.snapshot_schema
