@@ -21,6 +21,7 @@ from google.protobuf.message import Message
 from command_service.calls import Answer, Call, CommandStream, Pending
 from command_service.command import Command
 from command_service.live import LiveAggregate, LiveAggregates
+from shared.aggregates.aggregate import pack_into
 from shared.errors import Conflict, Exhausted, Internal, Refused, TidemarkError
 from shared.log.log import (
     AggregateKey,
@@ -441,18 +442,15 @@ class Executor:
 
 
 def _event(command: Command, payload: Message, version: int) -> RecordedEvent:
-    tenant_id, aggregate_type, aggregate_id = command.key
-    event = RecordedEvent(
-        tenant_id=tenant_id,
-        aggregate_type=aggregate_type,
-        aggregate_id=aggregate_id,
-        version=version,
-        correlation_id=command.correlation_id,
-        causation_id=command.command_id,
-        actor=command.actor,
-        command_fingerprint=command.fingerprint,
-    )
-    event.payload.Pack(payload, deterministic=True)
+    # Field by field, which takes half as long as by keywords.
+    event = RecordedEvent()
+    event.tenant_id, event.aggregate_type, event.aggregate_id = command.key
+    event.version = version
+    event.correlation_id = command.correlation_id
+    event.causation_id = command.command_id
+    event.actor = command.actor
+    event.command_fingerprint = command.fingerprint
+    pack_into(event.payload, payload)
     return event
 
 
