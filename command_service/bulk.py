@@ -8,7 +8,7 @@ from command_service.command import Command, CommandTypes
 from command_service.executor import Executor
 from shared.errors import InvalidArgument, TidemarkError, Unavailable, invalid_field
 from shared.rpc import Call, status_of
-from tidemark.v1.command_pb2 import CommandResult, ExecuteRequest, ExecuteResponse
+from tidemark.v1.command_pb2 import ExecuteRequest, ExecuteResponse
 
 MAX_COMMANDS = 1000
 """In one request."""
@@ -118,13 +118,14 @@ class _Submitted:
             TidemarkError: one has none.
         """
         answers = iter(await self._answers if self._answers else ())
-        results = []
+        response = ExecuteResponse()
         for slot in range(self._count):
             answer = self._rejected.get(slot) or next(answers)
+            result = response.results.add()
             if not isinstance(answer, TidemarkError):
-                results.append(CommandResult(receipt=answer))
+                result.receipt.CopyFrom(answer)
             elif answer.is_verdict:
-                results.append(CommandResult(error=status_of(answer)))
+                result.error.CopyFrom(status_of(answer))
             else:
                 raise answer
-        return ExecuteResponse(results=results)
+        return response

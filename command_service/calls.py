@@ -35,23 +35,18 @@ class Call:
         self.answers: list[Answer | None] = [None] * count
         self.missing = count
         self.done: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
-        self.stream = stream
+        self.stream = stream or CommandStream()
 
     @property
     def is_abandoned(self) -> bool:
         """Whether nobody wants the answers any more."""
-        return self.done.cancelled() or self.failure is not None
-
-    @property
-    def failure(self) -> TidemarkError | None:
-        """Why a stream goes no further."""
-        return self.stream.failure if self.stream else None
+        return self.stream.failure is not None or self.done.cancelled()
 
     def answer(self, slot: int, answer: Answer) -> None:
         """Notes the answer to one of the commands; with the last, the call is done."""
         self.answers[slot] = answer
         self.missing -= 1
-        if self.stream and isinstance(answer, TidemarkError) and not answer.is_verdict:
+        if isinstance(answer, TidemarkError) and not answer.is_verdict:
             self.stream.fail(answer)
         if self.missing == 0 and not self.done.done():
             self.done.set_result([answer for answer in self.answers if answer is not None])
@@ -66,6 +61,7 @@ class Pending:
         "call",
         "command",
         "commit",
+        "is_blocker",
         "is_settled",
         "leader",
         "live",
@@ -88,15 +84,17 @@ class Pending:
         self.commit: Commit | None = None
         self.answer: Answer | None = None
         self.leader: Pending | None = None
-
-    @property
-    def is_blocker(self) -> bool:
+        self.is_blocker = False
         """Whether it may have to be decided yet, without its aggregate's state showing that.
 
         So it is with a command whose id another aggregate's command has, until that one's fate is
         known: then it is decided before those for its aggregate that came later.
         """
-        return self.leader is not None and self.leader.command.key != self.command.key
+
+    def follow(self, leader: "Pending") -> None:
+        """Waits for the outcome of the command that has its id."""
+        self.leader = leader
+        self.is_blocker = leader.command.key != self.command.key
 
     @property
     def is_undecided(self) -> bool:

@@ -21,7 +21,7 @@ from google.protobuf.message import Message
 from command_service.calls import Answer, Call, CommandStream, Pending
 from command_service.command import Command
 from command_service.live import LiveAggregate, LiveAggregates
-from shared.aggregates.aggregate import pack
+from shared.aggregates.aggregate import pack_into
 from shared.errors import Conflict, Exhausted, Internal, Refused, TidemarkError
 from shared.log.log import (
     AggregateKey,
@@ -153,8 +153,9 @@ class Executor:
                 for pending in batch:
                     self._decide(pending, receipts, failures)
                 self._live.evict()
-                # Others' turn.
-                await asyncio.sleep(0)
+                if self._arrived or self._returned:
+                    # Others' turn.
+                    await asyncio.sleep(0)
 
     def _next_batch(self) -> list[Pending]:
         if self._returned:
@@ -198,7 +199,7 @@ class Executor:
     ) -> None:
         command = pending.command
         if pending.call.is_abandoned:
-            self._settle(pending, pending.call.failure)
+            self._settle(pending, pending.call.stream.failure)
             return
         if (key := command.receipt_key) is not None:
             leader = pending.leader or self._uncommitted.get(key)
@@ -208,13 +209,13 @@ class Executor:
             if (receipt := receipts.get(key)) is not None:
                 self._settle(pending, _repeated(command, receipt))
                 return
-        if (failure := failures.get(command.key)) is not None:
-            self._settle(pending, failure)
-            return
         live = self._live.get(command.key)
         if live is None:
-            # It was dropped while others of the batch were read.
-            self._decide_again(pending)
+            if (failure := failures.get(command.key)) is not None:
+                self._settle(pending, failure)
+            else:
+                # It was dropped while others of the batch were read.
+                self._decide_again(pending)
             return
         if live.is_lost and not live.pending:
             self._live.drop(live)
@@ -258,7 +259,9 @@ class Executor:
         if not payloads:
             raise TypeError(f"{command.message.DESCRIPTOR.full_name} caused no event")
         version = live.version
-        events = _events(command, payloads, version)
+        events = [
+            _event(command, payload, number) for number, payload in enumerate(payloads, version + 1)
+        ]
         receipt = CommandReceipt(
             command_id=command.command_id,
             aggregate_id=command.key.aggregate_id,
@@ -278,7 +281,7 @@ class Executor:
 
     def _snapshot(self, live: LiveAggregate) -> Snapshot | None:
         """A snapshot, if it is time for one; it is kept with the events that it includes."""
-        if live.state is None or live.version - live.snapshot_version < self._snapshot_every:
+        if live.version - live.snapshot_version < self._snapshot_every or live.state is None:
             return None
         live.snapshot_version = live.version
         schema = live.rules.aggregate.snapshot_schema
@@ -302,7 +305,7 @@ class Executor:
         if leader.is_settled:
             self._settle_follower(pending, leader)
             return
-        pending.leader = leader
+        pending.follow(leader)
         pending.live = self._live.get(pending.command.key)
         self._stand_in_line(pending)
 
@@ -373,13 +376,13 @@ class Executor:
     ) -> None:
         """Answers a command now that the fate of what it rests on is known."""
         match outcome:
-            case Committed(position):
+            case Committed():
                 if pending.commit and pending.commit.events:
                     live.durable_version = pending.commit.expected_version + len(
                         pending.commit.events
                     )
                     if isinstance(pending.answer, CommandReceipt):
-                        pending.answer.position = position
+                        pending.answer.position = outcome.position
                 self._settle(pending, pending.answer)
             case WrongVersion(actual):
                 live.is_lost = True
@@ -438,21 +441,17 @@ class Executor:
             del self._uncommitted[key]
 
 
-def _events(command: Command, payloads: Sequence[Message], version: int) -> list[RecordedEvent]:
-    return [
-        RecordedEvent(
-            tenant_id=command.key.tenant_id,
-            aggregate_type=command.key.aggregate_type,
-            aggregate_id=command.key.aggregate_id,
-            version=version + number,
-            correlation_id=command.correlation_id,
-            causation_id=command.command_id,
-            payload=pack(payload),
-            actor=command.actor,
-            command_fingerprint=command.fingerprint,
-        )
-        for number, payload in enumerate(payloads, 1)
-    ]
+def _event(command: Command, payload: Message, version: int) -> RecordedEvent:
+    # Field by field, which takes half as long as by keywords.
+    event = RecordedEvent()
+    event.tenant_id, event.aggregate_type, event.aggregate_id = command.key
+    event.version = version
+    event.correlation_id = command.correlation_id
+    event.causation_id = command.command_id
+    event.actor = command.actor
+    event.command_fingerprint = command.fingerprint
+    pack_into(event.payload, payload)
+    return event
 
 
 def _repeated(command: Command, receipt: Receipt | TidemarkError) -> Answer:

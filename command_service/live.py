@@ -36,6 +36,7 @@ class LiveAggregate:
         "rules",
         "snapshot_version",
         "state",
+        "version",
     )
 
     def __init__(
@@ -45,6 +46,8 @@ class LiveAggregate:
         self.key = key
         self.state = state
         self.snapshot_version = snapshot_version
+        self.version = 0 if state is None else state.version  # type: ignore[attr-defined]  # by name
+        """Events behind the state, those included that are not durable yet."""
         self.durable_version = self.version
         self.pending = 0
         """Commands in line that rest on this state, or wait for it to be known."""
@@ -53,15 +56,11 @@ class LiveAggregate:
         self.is_lost = False
         """Whether it has events that were not committed after all."""
 
-    @property
-    def version(self) -> int:
-        """Events behind the state, those included that are not durable yet."""
-        return 0 if self.state is None else self.state.version  # type: ignore[attr-defined]  # by name
-
     def apply(self, payload: Message) -> None:
         """Records an event that is about to be committed."""
         aggregate_id = self.key.aggregate_id
         self.state = self.rules.aggregate.apply(self.state, aggregate_id, payload)
+        self.version += 1
 
 
 class LiveAggregates:

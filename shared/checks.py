@@ -1,7 +1,7 @@
 """What the shape of a request has to satisfy, whatever the state."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -16,7 +16,7 @@ _FIRST_SECOND = -62_135_596_800
 _LAST_SECOND = 253_402_300_799
 """Of the years 1 and 9999: all that a protobuf Timestamp can say."""
 
-Check = Callable[[Any], Iterator[FieldViolation]]
+Check = Callable[[Any], list[FieldViolation]]
 """Takes a request and names what is wrong with it."""
 
 
@@ -26,19 +26,26 @@ def check(request: Any, *checks: Check) -> None:
     Raises:
         InvalidFields: everything that is wrong.
     """
-    violations = [violation for each in checks for violation in each(request)]
-    if violations:
+    if violations := violations_of(request, checks):
         raise InvalidFields(*violations)
+
+
+def violations_of(request: Any, checks: Iterable[Check]) -> list[FieldViolation]:
+    """Everything that is wrong with a request."""
+    violations: list[FieldViolation] = []
+    for each in checks:
+        violations += each(request)
+    return violations
 
 
 def identifier(field: str) -> Check:
     """An id of at most 128 bytes of UTF-8, without control characters."""
 
-    def check(command: Any) -> Iterator[FieldViolation]:
+    def check(command: Any) -> list[FieldViolation]:
         value = getattr(command, field)
         if not value:
-            yield FieldViolation(field, "must not be empty")
-        yield from id_violations(field, value)
+            return [FieldViolation(field, "must not be empty")]
+        return id_violations(field, value)
 
     return check
 
@@ -46,8 +53,8 @@ def identifier(field: str) -> Check:
 def new_identifier(field: str) -> Check:
     """The same, or empty for the service to make one up."""
 
-    def check(command: Any) -> Iterator[FieldViolation]:
-        yield from id_violations(field, getattr(command, field))
+    def check(command: Any) -> list[FieldViolation]:
+        return id_violations(field, getattr(command, field))
 
     return check
 
@@ -55,14 +62,17 @@ def new_identifier(field: str) -> Check:
 def text(field: str) -> Check:
     """Text of 1 to 256 characters, not only blanks, without control characters."""
 
-    def check(command: Any) -> Iterator[FieldViolation]:
+    def check(command: Any) -> list[FieldViolation]:
+        violations = []
         value = getattr(command, field)
         if not value.strip():
-            yield FieldViolation(field, "must not be empty")
+            violations.append(FieldViolation(field, "must not be empty"))
         if len(value) > MAX_TEXT_CHARACTERS:
-            yield FieldViolation(field, f"must have at most {MAX_TEXT_CHARACTERS} characters")
-        if _CONTROL_CHARACTER.search(value):
-            yield FieldViolation(field, "must not contain control characters")
+            too_long = f"must have at most {MAX_TEXT_CHARACTERS} characters"
+            violations.append(FieldViolation(field, too_long))
+        if _has_control_characters(value):
+            violations.append(FieldViolation(field, "must not contain control characters"))
+        return violations
 
     return check
 
@@ -70,9 +80,10 @@ def text(field: str) -> Check:
 def between(field: str, least: int, most: int) -> Check:
     """A number in bounds, both included."""
 
-    def check(command: Any) -> Iterator[FieldViolation]:
-        if not least <= getattr(command, field) <= most:
-            yield FieldViolation(field, f"must be from {least} to {most}")
+    def check(command: Any) -> list[FieldViolation]:
+        if least <= getattr(command, field) <= most:
+            return []
+        return [FieldViolation(field, f"must be from {least} to {most}")]
 
     return check
 
@@ -80,27 +91,31 @@ def between(field: str, least: int, most: int) -> Check:
 def not_zero(field: str) -> Check:
     """A number other than 0."""
 
-    def check(command: Any) -> Iterator[FieldViolation]:
-        if getattr(command, field) == 0:
-            yield FieldViolation(field, "must not be 0")
+    def check(command: Any) -> list[FieldViolation]:
+        if getattr(command, field) != 0:
+            return []
+        return [FieldViolation(field, "must not be 0")]
 
     return check
 
 
-def id_violations(field: str, value: str) -> Iterator[FieldViolation]:
+def id_violations(field: str, value: str) -> list[FieldViolation]:
     """What is wrong with a text that is used as an id; empty is not."""
+    violations = []
     if len(value.encode()) > MAX_ID_BYTES:
-        yield FieldViolation(field, f"must have at most {MAX_ID_BYTES} bytes")
-    if _CONTROL_CHARACTER.search(value):
-        yield FieldViolation(field, "must not contain control characters")
+        violations.append(FieldViolation(field, f"must have at most {MAX_ID_BYTES} bytes"))
+    if _has_control_characters(value):
+        violations.append(FieldViolation(field, "must not contain control characters"))
+    return violations
 
 
 def at_least(field: str, least: int) -> Check:
     """A number that is not too small."""
 
-    def check(request: Any) -> Iterator[FieldViolation]:
-        if getattr(request, field) < least:
-            yield FieldViolation(field, f"must be at least {least}")
+    def check(request: Any) -> list[FieldViolation]:
+        if getattr(request, field) >= least:
+            return []
+        return [FieldViolation(field, f"must be at least {least}")]
 
     return check
 
@@ -114,3 +129,8 @@ def microseconds(field: str, moment: Timestamp) -> int:
     if not (_FIRST_SECOND <= moment.seconds <= _LAST_SECOND and 0 <= moment.nanos < 1_000_000_000):
         raise invalid_field(field, "must be a timestamp of the years 1 to 9999")
     return moment.seconds * 1_000_000 + moment.nanos // 1000
+
+
+def _has_control_characters(value: str) -> bool:
+    # What is printable has none; of the rest some, such as wide blanks, are no control characters.
+    return not value.isprintable() and _CONTROL_CHARACTER.search(value) is not None

@@ -134,7 +134,7 @@ class Call:
         tenant_id = given[0] if given else DEFAULT_TENANT
         if isinstance(tenant_id, bytes) or not tenant_id:
             raise invalid_field(TENANT_HEADER, "must not be empty")
-        if violations := list(id_violations(TENANT_HEADER, tenant_id)):
+        if violations := id_violations(TENANT_HEADER, tenant_id):
             raise InvalidFields(*violations)
         return tenant_id
 

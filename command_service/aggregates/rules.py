@@ -21,9 +21,9 @@ class Rules(Generic[State]):
         aggregate: the kind.
         service: the gRPC service whose every RPC takes one of these commands.
         commands: each command with what its shape has to satisfy, whatever the state.
-        decide: takes the state (None: does not exist) and a command of the right shape; returns the
-            events that the command causes, at least one, or raises the refusal as a
-            `TidemarkError`. It changes nothing.
+        decide: takes the state (None: does not exist) and a command of the right shape, without its
+            context; returns the events that the command causes, at least one, or raises the refusal
+            as a `TidemarkError`. It changes nothing.
     """
 
     aggregate: Aggregate[State]

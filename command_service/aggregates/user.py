@@ -34,15 +34,11 @@ def decide(user: User | None, command: UserCommand) -> Sequence[UserEvent]:
         case User(), CreateUser():
             raise AlreadyExists("USER_ALREADY_EXISTS", "User already exists")
 
-        case User(balance=balance), ChangeUserBalance(balance_change=change) if (
-            balance + change < 0
-        ):
-            raise Refused("INSUFFICIENT_BALANCE", "Insufficient balance", balance=balance)
-        case User(balance=balance), ChangeUserBalance(balance_change=change) if (
-            balance + change > MAX_BALANCE
-        ):
-            raise Refused("BALANCE_OVERFLOW", f"Balance would exceed {MAX_BALANCE}")
-        case User(), ChangeUserBalance(balance_change=change):
+        case User(balance=balance), ChangeUserBalance(balance_change=change):
+            if balance + change < 0:
+                raise Refused("INSUFFICIENT_BALANCE", "Insufficient balance", balance=balance)
+            if balance + change > MAX_BALANCE:
+                raise Refused("BALANCE_OVERFLOW", f"Balance would exceed {MAX_BALANCE}")
             return [UserBalanceChanged(balance_change=change)]
 
         case User(), DeleteUser():

@@ -167,10 +167,15 @@ class Aggregate(Generic[State]):
 
 def pack(message: Message) -> AnyMessage:
     """The message as an Any, serialized so that equal messages are equal bytes."""
-    return AnyMessage(
-        type_url=TYPE_URL_PREFIX + message.DESCRIPTOR.full_name,
-        value=message.SerializeToString(deterministic=True),
-    )
+    packed = AnyMessage()
+    pack_into(packed, message)
+    return packed
+
+
+def pack_into(packed: AnyMessage, message: Message) -> None:
+    """The same where the Any is part of another message: to put it there later copies it."""
+    packed.type_url = TYPE_URL_PREFIX + message.DESCRIPTOR.full_name
+    packed.value = message.SerializeToString(deterministic=True)
 
 
 def _with_nested(message: Any, found: dict[str, Descriptor]) -> dict[str, Descriptor]:
