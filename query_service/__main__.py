@@ -82,14 +82,16 @@ async def _serve(
         open_files.push_async_callback(log.close)
         on_fault = partial(server.set_health, ["", EVENT_LOG_SERVICE.full_name], False)
         replica = Replica(log, upstream, on_fault)
-        past = Past(log)
         projectors = []
         for projection in PROJECTIONS:
             on_health = partial(server.set_health, [projection.service.full_name])
             projector = await Projector.open(projection, log, folder, on_health)
             open_files.push_async_callback(projector.close)
             projectors.append(projector)
-            server.add(projection.service, methods_of(projection.queries(projector, past)))
+        past = Past(log, projectors)
+        for each in projectors:
+            queries = each.projection.queries(each, past)
+            server.add(each.projection.service, methods_of(queries))
         aggregates = [projection.aggregate for projection in PROJECTIONS]
         services = query_pb2.DESCRIPTOR.services_by_name
         server.add(services["ReplayService"], methods_of(Replay(log, past, aggregates)))

@@ -1,10 +1,9 @@
 """The two queries on one aggregate that every kind has: getting it, and watching it."""
 
 import asyncio
-import sqlite3
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from google.protobuf.message import Message
 
@@ -15,15 +14,8 @@ from shared.event_log_service import HEARTBEAT_S
 from shared.log.log import AggregateKey
 from shared.rpc import Call
 
-State = TypeVar("State", bound=Message)
 
-Read = Callable[[sqlite3.Connection, AggregateKey], State | None]
-"""Finds a state in the projection's tables; runs in a transaction, in a thread of its own."""
-
-
-async def get(
-    projector: Projector, past: Past, request: Any, call: Call, read: Read[State]
-) -> tuple[State, int]:
+async def get(projector: Projector, past: Past, request: Any, call: Call) -> tuple[Any, int]:
     """The aggregate that a request names, now or as of a moment.
 
     Args:
@@ -31,7 +23,6 @@ async def get(
         past: has all others.
         request: with `<aggregate>_id`, as_of and min_position.
         call: whose it is.
-        read: finds the state of now.
 
     Returns:
         The state, and the position up to which it contains every event.
@@ -40,26 +31,32 @@ async def get(
         TidemarkError: the request is wrong, there was no such aggregate, or it is not known yet.
     """
     key = _key(projector, request, call)
-    aggregate = projector.projection.aggregate
-    if request.HasField("as_of"):
-        check_moment(request.as_of, "as_of")
-        await past.reach(request.min_position, call)
-        moment = await past.moment(request.as_of, key, call)
-        return await past.state(aggregate, key, moment)
-    state, position = await projector.query(call, request.min_position, read, key)
-    if state is None:
-        raise not_found(aggregate)
-    return state, position
+    if not request.HasField("as_of"):
+        return await get_now(projector, key, request, call)
+    check_moment(request.as_of, "as_of")
+    await past.reach(request.min_position, call)
+    moment = await past.moment(request.as_of, key, call)
+    return await past.state(projector.projection.aggregate, key, moment)
+
+
+async def get_now(
+    projector: Projector, key: AggregateKey, request: Any, call: Call
+) -> tuple[Any, int]:
+    """The same, only now, and by its key."""
+    projection = projector.projection
+    stored, position = await projector.state(call, request.min_position, key)
+    if stored is not None:
+        state = projection.aggregate.state.FromString(stored)
+        if not projection.is_deleted(state):
+            return state, position
+    raise not_found(projection.aggregate)
 
 
 async def watch(
     projector: Projector,
     request: Any,
     call: Call,
-    read: Read[State],
     response: Callable[..., Message],
-    *,
-    is_last: Callable[[State], bool] = lambda _state: False,
 ) -> None:
     """Sends the state of an aggregate, then again after changes and with each heartbeat.
 
@@ -70,30 +67,33 @@ async def watch(
         projector: of the projection that has the state.
         request: with `<aggregate>_id` and min_position.
         call: where to.
-        read: finds the state.
         response: the message to send, with fields `<aggregate>` and position.
-        is_last: whether nothing follows the state; such a one is not begun with.
 
     Raises:
         TidemarkError: the request is wrong, or there is no such aggregate.
     """
     key = _key(projector, request, call)
-    aggregate = projector.projection.aggregate
-    sent: State | None = None
+    projection = projector.projection
+    aggregate = projection.aggregate
+    sent: bytes | None = None
     is_heartbeat_due = False
     next_heartbeat = time.monotonic() + HEARTBEAT_S
     with projector.watching(key) as changed:
         while True:
             changed.clear()
-            state, position = await projector.query(call, request.min_position, read, key)
-            if state is None or (sent is None and is_last(state)):
+            stored, position = await projector.state(call, request.min_position, key)
+            if stored is None:
                 raise not_found(aggregate)
-            if state != sent or is_heartbeat_due:
+            if stored != sent or is_heartbeat_due:
+                state = aggregate.state.FromString(stored)
+                is_last = projection.is_deleted(state)
+                if is_last and sent is None:
+                    raise not_found(aggregate)
                 await call.send(response(**{aggregate.name: state, "position": position}))
-                sent = state
+                if is_last:
+                    return
+                sent = stored
                 next_heartbeat = time.monotonic() + HEARTBEAT_S
-            if is_last(state):
-                return
             try:
                 async with asyncio.timeout(next_heartbeat - time.monotonic()):
                     await changed.wait()

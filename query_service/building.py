@@ -1,16 +1,11 @@
 """Brings a projection forward along the log."""
 
-from typing import Any
-
-from google.protobuf.message import DecodeError
-
-from query_service.projection import Projection
 from query_service.store import ProjectionCheckpoint, ProjectionFailed, ProjectionStore
-from shared.log.log import AggregateKey, EventFilter, EventLog
-from tidemark.v1.event_pb2 import RecordedEvent
+from shared.log.log import MAX_PAGE_EVENTS, AggregateKey, EventLog
 
-BATCH_EVENTS = 2000
-"""Applied in one transaction."""
+BATCH_EVENTS = 10_000
+BATCH_PAGES = 10
+"""Of the log, applied in one transaction; whichever is reached first."""
 
 
 class ProjectionFault(Exception):
@@ -25,8 +20,7 @@ class ProjectionFault(Exception):
 class Building:
     """A projection's store, and the log that it is built from."""
 
-    def __init__(self, projection: Projection[Any], log: EventLog, store: ProjectionStore) -> None:
-        self._filter = EventFilter(aggregate_types=frozenset({projection.aggregate.name}))
+    def __init__(self, log: EventLog, store: ProjectionStore) -> None:
         self._log = log
         self.store = store
         self._is_verified = self.position == 0
@@ -48,7 +42,7 @@ class Building:
         return head > self.position if self._is_verified else head >= self.position
 
     async def step(self) -> set[AggregateKey]:
-        """Applies the next page of the log, and returns the aggregates that it touched.
+        """Applies the next piece of the log, and returns the aggregates that it touched.
 
         The first step only makes sure that the store comes from this log.
 
@@ -59,40 +53,29 @@ class Building:
         if not self._is_verified:
             await self._verify()
             return set()
-        page = await self._log.read(self.position, BATCH_EVENTS, self._filter)
-        checkpoint = ProjectionCheckpoint(page.position, page.digest)
-        try:
-            return await self.store.apply(page.records, checkpoint)
-        except ProjectionFailed:
-            return await self._step_singly(page.records, checkpoint)
+        limit = BATCH_EVENTS
+        while True:
+            records, checkpoint = await self._read(limit)
+            try:
+                return await self.store.apply(records, checkpoint)
+            except ProjectionFailed as error:
+                if len(records) == 1:
+                    raise ProjectionFault(checkpoint.position, str(error)) from error
+                limit = len(records) // 2
+
+    async def _read(self, limit: int) -> tuple[list[bytes], ProjectionCheckpoint]:
+        """At most so many records, and the checkpoint after them."""
+        records: list[bytes] = []
+        position, digest = self.position, self.store.checkpoint.digest
+        for _ in range(BATCH_PAGES):
+            page = await self._log.read(position, min(limit - len(records), MAX_PAGE_EVENTS))
+            records += page.records
+            position, digest = page.position, page.digest
+            if len(records) >= limit or position >= self._log.head.position:
+                break
+        return records, ProjectionCheckpoint(position, digest)
 
     async def _verify(self) -> None:
         if await self._log.digest_at(self.position) != self.store.checkpoint.digest:
             raise ProjectionFault(self.position, "It was built from another log: rebuild it")
         self._is_verified = True
-
-    async def _step_singly(
-        self, records: list[bytes], last: ProjectionCheckpoint
-    ) -> set[AggregateKey]:
-        """One event at a time, to find the one that fails and stop before it."""
-        touched = set()
-        for record in records:
-            position = self._position_of(record)
-            try:
-                touched |= await self.store.apply([record], await self._checkpoint(position))
-            except ProjectionFailed as error:
-                await self.store.apply([], await self._checkpoint(position - 1))
-                raise ProjectionFault(position, str(error)) from error
-        await self.store.apply([], last)
-        return touched
-
-    def _position_of(self, record: bytes) -> int:
-        try:
-            return RecordedEvent.FromString(record).position
-        except DecodeError as error:
-            raise ProjectionFault(self.position + 1, "The copy of the log is damaged") from error
-
-    async def _checkpoint(self, position: int) -> ProjectionCheckpoint:
-        digest = await self._log.digest_at(position)
-        assert digest is not None  # noqa: S101  # the record was read from there
-        return ProjectionCheckpoint(position, digest)

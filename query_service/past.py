@@ -1,15 +1,17 @@
 """The past of an aggregate, read from the copy of the log and folded as the write side folds it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 
+from query_service.projector import Projector
+from query_service.states import KEPT_EVERY, KeptState
 from query_service.waiting import patience
 from shared.aggregates.aggregate import Aggregate, CorruptHistory
 from shared.checks import microseconds
-from shared.errors import DataLoss, NotFound, Unavailable, invalid_field
+from shared.errors import DataLoss, NotFound, TidemarkError, Unavailable, invalid_field
 from shared.log.log import MAX_PAGE_EVENTS, AggregateKey, EventLog
 from shared.rpc import Call
 from tidemark.v1.event_pb2 import RecordedEvent
@@ -18,6 +20,8 @@ from tidemark.v1.query_pb2 import AsOf
 ARRIVAL_S = 0.5
 """Given to an aggregate of which nothing is known yet."""
 
+MAX_VERSION = 2**63 - 1
+
 
 class Moment(NamedTuple):
     """Up to where: both bounds are included."""
@@ -25,12 +29,27 @@ class Moment(NamedTuple):
     position: int
     version: int | None = None
 
+    @property
+    def last_version(self) -> int:
+        """The version, or more than there can be."""
+        return MAX_VERSION if self.version is None else self.version
+
+    def at_most(self, version: int) -> "Moment":
+        """The same, or the version if that is earlier."""
+        return Moment(self.position, min(version, self.last_version))
+
 
 class Past:
-    """Answers what was."""
+    """Answers what was.
 
-    def __init__(self, log: EventLog) -> None:
+    Args:
+        log: has every event.
+        projectors: may have kept states, from which a fold can begin instead of the first event.
+    """
+
+    def __init__(self, log: EventLog, projectors: Sequence[Projector]) -> None:
         self._log = log
+        self._projectors = {each.projection.aggregate.name: each for each in projectors}
 
     async def reach(self, position: int, call: Call) -> None:
         """Waits until the copy of the log has come this far.
@@ -70,29 +89,62 @@ class Past:
         Raises:
             NotFound: it did not exist then.
         """
-        state = None
-        position = moment.position
-        async for event in self.events(key, moment):
+        state, position = await self.kept_state(aggregate, key, moment)
+        async for event in self.events(key, moment, state.version if state else 0):
             state = folded(aggregate, state, event)
-            if moment.version is not None:
-                position = event.position
+            position = event.position
         if state is None:
             raise not_found(aggregate)
-        return state, position
+        return state, moment.position if moment.version is None else position
 
-    async def events(self, key: AggregateKey, moment: Moment) -> AsyncIterator[RecordedEvent]:
-        """The aggregate's events up to a moment, from the first."""
-        version = 0
-        while True:
-            records = await self._log.read_aggregate(key, version, moment.position)
+    async def kept_state(
+        self, aggregate: Aggregate[Any], key: AggregateKey, moment: Moment
+    ) -> tuple[Any, int]:
+        """The newest state that a projection has kept from up to a moment, and its position.
+
+        It saves a fold the events up to there. Without one, None and 0.
+        """
+        kept: KeptState | None = None
+        with suppress(TidemarkError):
+            kept = await self._projectors[aggregate.name].kept_state(key, *moment)
+        if kept is None:
+            return None, 0
+        return aggregate.state.FromString(kept.state), kept.position
+
+    async def events(
+        self, key: AggregateKey, moment: Moment, after_version: int = 0
+    ) -> AsyncIterator[RecordedEvent]:
+        """The aggregate's events up to a moment, oldest first."""
+        version = after_version
+        # Often all that is missing after a kept state.
+        page_size = KEPT_EVERY
+        while (limit := min(page_size, moment.last_version - version)) > 0:
+            records = await self._log.read_aggregate(key, version, limit=limit)
             for record in records:
                 event = _parsed(record)
-                if moment.version is not None and event.version > moment.version:
+                if event.position > moment.position:
                     return
                 yield event
                 version = event.version
-            if len(records) < MAX_PAGE_EVENTS:
+            if len(records) < limit:
                 return
+            page_size = MAX_PAGE_EVENTS
+
+    async def events_newest_first(
+        self, key: AggregateKey, version: int, page_size: int
+    ) -> AsyncGenerator[RecordedEvent, None]:
+        """The aggregate's events up to a version that it has reached, newest first."""
+        while version > 0:
+            limit = min(page_size, version, MAX_PAGE_EVENTS)
+            records = await self._log.read_aggregate(key, version - limit, limit=limit)
+            for record in reversed(records):
+                yield _parsed(record)
+            version -= limit
+
+    async def exists(self, key: AggregateKey, moment: Moment) -> bool:
+        """Whether the aggregate had a history at a moment."""
+        first = await self._log.read_aggregate(key, limit=min(1, moment.last_version))
+        return any(_parsed(record).position <= moment.position for record in first)
 
     async def _reach_version(self, key: AggregateKey, version: int, call: Call) -> None:
         if version == 0 or not await self._is_known_soon(key, call):

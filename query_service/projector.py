@@ -11,6 +11,7 @@ import structlog
 
 from query_service.building import BATCH_EVENTS, Building, ProjectionFault
 from query_service.projection import Projection
+from query_service.states import KeptState, newest_kept_state
 from query_service.store import ProjectionStore
 from query_service.waiting import patience
 from shared.changes import Changes
@@ -61,7 +62,7 @@ class Projector:
         self.rebuilding: Rebuild | None = None
         self._log = log
         self._folder = folder
-        self._building = Building(projection, log, store)
+        self._building = Building(log, store)
         self._on_health = on_health
         self._changes = Changes()
         self._watchers: dict[AggregateKey, set[asyncio.Event]] = {}
@@ -109,6 +110,20 @@ class Projector:
                     await self._log.wait(self._log.head.position)
                 await self._step()
 
+    async def state(
+        self, call: Call, min_position: int, key: AggregateKey
+    ) -> tuple[bytes | None, int]:
+        """The serialized state of an aggregate, once the projection has reached a position.
+
+        Returns:
+            None if there is no such aggregate; and the position that this is true of.
+
+        Raises:
+            Unavailable: PROJECTION_BEHIND or PROJECTION_FAULTED.
+        """
+        await self._reach(min_position, call)
+        return await self._building.store.state(key)
+
     async def query(
         self,
         call: Call,
@@ -116,7 +131,7 @@ class Projector:
         work: Callable[[sqlite3.Connection, *Arguments], T],
         *arguments: *Arguments,
     ) -> tuple[T, int]:
-        """Answers from the projection once it has reached a position.
+        """Answers from the projection's tables once it has reached a position.
 
         Returns:
             What `work` returned, and the position that it is true of.
@@ -124,13 +139,18 @@ class Projector:
         Raises:
             Unavailable: PROJECTION_BEHIND or PROJECTION_FAULTED.
         """
-        if not self._has_reached(min_position):
-            async with patience(call, f"position {min_position}"):
-                while not self._has_reached(min_position):
-                    await self._changes.next()
-        if self.fault is not None:
-            raise self._faulted(self.fault)
+        await self._reach(min_position, call)
         return await self._building.store.read(work, *arguments)
+
+    async def kept_state(
+        self, key: AggregateKey, position: int, version: int | None
+    ) -> KeptState | None:
+        """See `newest_kept_state`; whatever the projection's own state, it may have none."""
+        if not self.is_verified:
+            return None
+        store = self._building.store
+        found, _ = await store.read(newest_kept_state, key, position, version)
+        return found
 
     @contextmanager
     def watching(self, key: AggregateKey) -> Iterator[asyncio.Event]:
@@ -162,6 +182,14 @@ class Projector:
     async def close(self) -> None:
         """Closes the projection's file."""
         await self._building.store.close()
+
+    async def _reach(self, position: int, call: Call) -> None:
+        if not self._has_reached(position):
+            async with patience(call, f"position {position}"):
+                while not self._has_reached(position):
+                    await self._changes.next()
+        if self.fault is not None:
+            raise self._faulted(self.fault)
 
     def _has_reached(self, position: int) -> bool:
         """Whether a query can be answered, or has to be refused, rather than wait."""
@@ -217,7 +245,7 @@ class Projector:
 
     async def _build_anew(self, rebuild: Rebuild) -> None:
         store = await ProjectionStore.create(self._folder, self.projection, is_live=False)
-        building = Building(self.projection, self._log, store)
+        building = Building(self._log, store)
         unused = building
         try:
             while self._log.head.position - building.position > BATCH_EVENTS:

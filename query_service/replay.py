@@ -50,13 +50,16 @@ class Replay:
         key: AggregateKey,
         moment: Moment,
     ) -> None:
+        if not await self._past.exists(key, moment):
+            raise not_found(aggregate)
         state = None
-        event = None
-        async for event in self._past.events(key, moment):
+        after = request.after_version
+        if request.include_state:
+            state, _ = await self._past.kept_state(aggregate, key, moment.at_most(after))
+            after = state.version if state else 0
+        async for event in self._past.events(key, moment, after):
             if request.include_state:
                 state = folded(aggregate, state, event)
             if event.version > request.after_version:
                 packed = pack(state) if state is not None else None
                 await call.send(ReplayResponse(event=event, state=packed))
-        if event is None:
-            raise not_found(aggregate)

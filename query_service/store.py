@@ -6,12 +6,15 @@ is the switch: at the next start the newest live file counts and all others are 
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, TypeVarTuple
 
 from query_service.projection import Projection
+from query_service.state_cache import StateCache
+from query_service.states import States, read_state
 from shared.log.log import EMPTY_DIGEST, AggregateKey
 from shared.sqlite import Connection, Readers, connect
 from tidemark.v1.event_pb2 import RecordedEvent
@@ -20,7 +23,7 @@ CHECKPOINT = """
 CREATE TABLE checkpoint (
     position INTEGER NOT NULL,
     digest BLOB NOT NULL,
-    schema_version INTEGER NOT NULL,
+    fingerprint BLOB NOT NULL,
     is_live INTEGER NOT NULL
 ) STRICT;
 """
@@ -42,7 +45,7 @@ class ProjectionFailed(Exception):
 
 
 class ProjectionStore:
-    """One file of one projection. Made by `open_live` or `create`."""
+    """One file of one projection, and states of it in memory. Made by `open_live` or `create`."""
 
     def __init__(
         self,
@@ -57,6 +60,9 @@ class ProjectionStore:
         self._writer = writer
         self._readers = readers
         self.checkpoint = checkpoint
+        # Of the checkpoint: whatever moves that on changes this in the same step.
+        self._states = StateCache()
+        self._answered_position = 0
 
     @classmethod
     async def open_live(cls, folder: Path, projection: Projection[Any]) -> "ProjectionStore":
@@ -100,25 +106,49 @@ class ProjectionStore:
     ) -> set[AggregateKey]:
         """Brings events and the checkpoint after them into the tables, in one transaction.
 
+        Args:
+            records: the log's after the last checkpoint; the projection takes its own.
+            checkpoint: after them.
+
         Returns:
             The aggregates that were touched.
 
         Raises:
             ProjectionFailed: one of the events cannot be applied; nothing was.
         """
-        touched = await self._writer.run(_apply, self._projection, records, checkpoint)
+        changed = await self._writer.run(
+            _apply, self._projection, self._states, records, checkpoint
+        )
         self.checkpoint = checkpoint
-        return touched
+        for key, state in changed.items():
+            self._states.put(key, state)
+        return set(changed)
+
+    async def state(self, key: AggregateKey) -> tuple[bytes | None, int]:
+        """The serialized state of an aggregate, if it exists, and the position that it is true of.
+
+        Readers may see a commit before it is known here; an answer after theirs is as new.
+        """
+        position = self.checkpoint.position
+        if position >= self._answered_position:
+            with suppress(KeyError):
+                return self._states.get(key), position
+        state, position = await self.read(read_state, key)
+        if position == self.checkpoint.position:
+            self._states.put(key, state)
+        return state, position
 
     async def read(
         self, work: Callable[[sqlite3.Connection, *Arguments], T], *arguments: *Arguments
     ) -> tuple[T, int]:
         """Runs a query, and says which position its answer is of."""
-        return await self._readers.run(_with_position, work, *arguments)
+        result, position = await self._readers.run(_with_position, work, *arguments)
+        self._answered_position = max(self._answered_position, position)
+        return result, position
 
     async def is_live(self) -> bool:
-        """Whether it was once declared live, and is of the projection's present schema."""
-        return await self._writer.run(_is_live, self._projection.schema_version)
+        """Whether it was once declared live, and is what the projection would make today."""
+        return await self._writer.run(_is_live, self._projection.fingerprint)
 
     async def go_live(self) -> None:
         """Makes this the file that counts."""
@@ -160,18 +190,19 @@ def _delete(path: Path) -> None:
 def _prepare(db: sqlite3.Connection, projection: Projection[Any]) -> ProjectionCheckpoint:
     tables = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     if tables == 0:
-        db.executescript(f"BEGIN; {CHECKPOINT} {projection.schema}")
+        db.executescript(f"BEGIN; {CHECKPOINT} {projection.whole_schema}")
         db.execute(
             "INSERT INTO checkpoint VALUES (0, ?, ?, 0)",
-            (EMPTY_DIGEST, projection.schema_version),
+            (EMPTY_DIGEST, projection.fingerprint),
         )
         db.execute("COMMIT")
     return ProjectionCheckpoint(*db.execute("SELECT position, digest FROM checkpoint").fetchone())
 
 
-def _is_live(db: sqlite3.Connection, schema_version: int) -> bool:
-    row = db.execute("SELECT is_live, schema_version FROM checkpoint").fetchone()
-    return bool(row == (1, schema_version))
+def _is_live(db: sqlite3.Connection, fingerprint: bytes) -> bool:
+    # An earlier program's file has other columns.
+    row = db.execute("SELECT * FROM checkpoint").fetchone()
+    return bool(row[2:] == (fingerprint, 1))
 
 
 def _go_live(db: sqlite3.Connection) -> None:
@@ -181,12 +212,19 @@ def _go_live(db: sqlite3.Connection) -> None:
 def _apply(
     db: sqlite3.Connection,
     projection: Projection[Any],
+    cache: StateCache,
     records: Sequence[bytes],
     checkpoint: ProjectionCheckpoint,
-) -> set[AggregateKey]:
+) -> dict[AggregateKey, bytes]:
+    def read(key: AggregateKey) -> bytes | None:
+        try:
+            return cache.peek(key)
+        except KeyError:
+            return read_state(db, key)
+
     db.execute("BEGIN IMMEDIATE")
     try:
-        touched = _applied(db, projection, records)
+        changed = _applied(db, projection, States(projection.aggregate, read), records)
         db.execute(
             "UPDATE checkpoint SET position = ?, digest = ?",
             (checkpoint.position, checkpoint.digest),
@@ -195,19 +233,30 @@ def _apply(
     finally:
         if db.in_transaction:
             db.execute("ROLLBACK")
-    return touched
+    return changed
 
 
 def _applied(
-    db: sqlite3.Connection, projection: Projection[Any], records: Sequence[bytes]
-) -> set[AggregateKey]:
+    db: sqlite3.Connection,
+    projection: Projection[Any],
+    states: States[Any],
+    records: Sequence[bytes],
+) -> dict[AggregateKey, bytes]:
     try:
-        return projection.apply(db, [RecordedEvent.FromString(record) for record in records])
+        projection.apply(db, _events_of(projection.aggregate.name, records), states)
+        return states.write(db, projection.columns)
     except Exception as error:
         code = getattr(error, "sqlite_errorcode", None)
         if code is not None and code & 0xFF in _TRANSIENT:
             raise
         raise ProjectionFailed(f"{type(error).__name__}: {error}") from error
+
+
+def _events_of(aggregate_type: str, records: Sequence[bytes]) -> Iterator[RecordedEvent]:
+    for record in records:
+        event = RecordedEvent.FromString(record)
+        if event.aggregate_type == aggregate_type:
+            yield event
 
 
 def _with_position(

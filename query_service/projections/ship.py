@@ -2,18 +2,18 @@
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from query_service.aggregate_queries import get, watch
 from query_service.pages import PAGE_CHECKS, Cursor
 from query_service.past import Past
-from query_service.projection import Projection, States
+from query_service.projection import Projection
 from query_service.projector import Projector
+from query_service.states import States
 from shared.aggregates.ship import SHIP
 from shared.checks import check, text
 from shared.errors import invalid_field
-from shared.log.log import AggregateKey
 from shared.rpc import Call
 from tidemark.v1 import ship_pb2
 from tidemark.v1.event_pb2 import RecordedEvent
@@ -39,16 +39,8 @@ from tidemark.v1.ship_pb2 import (
 )
 
 SCHEMA = """
-CREATE TABLE ships (
-    tenant_id TEXT NOT NULL,
-    ship_id TEXT NOT NULL,
-    status INTEGER NOT NULL,
-    port TEXT NOT NULL,
-    state BLOB NOT NULL,
-    PRIMARY KEY (tenant_id, ship_id)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX ships_by_port ON ships (tenant_id, port, ship_id);
-CREATE INDEX ships_by_status ON ships (tenant_id, status, ship_id);
+CREATE INDEX ships_by_port ON states (tenant_id, port, aggregate_id);
+CREATE INDEX ships_by_status ON states (tenant_id, status, aggregate_id);
 CREATE TABLE ports (
     tenant_id TEXT NOT NULL,
     port TEXT NOT NULL,
@@ -88,9 +80,8 @@ class _Moved:
 class _Batch:
     """What a batch of events changes, gathered first and written once."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-        self._ships = States(db, SHIP, "ships")
+    def __init__(self, ships: States[Ship]) -> None:
+        self._ships = ships
         self._docked: defaultdict[_At, int] = defaultdict(int)
         self._moved: defaultdict[tuple[_At, str], _Moved] = defaultdict(_Moved)
 
@@ -123,29 +114,14 @@ class _Batch:
         for item, quantity in ship.cargo.items():
             self._moved[at, item].aboard += sign * quantity
 
-    def write(self) -> set[AggregateKey]:
-        """Writes it all, and returns the ships that changed."""
-        ships = self._ships.states
-        self._db.executemany(
-            "INSERT INTO ships VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
-            " status = excluded.status, port = excluded.port, state = excluded.state",
-            [
-                (
-                    key.tenant_id,
-                    key.aggregate_id,
-                    ship.status,
-                    ship.current_port,
-                    ship.SerializeToString(deterministic=True),
-                )
-                for key, ship in ships.items()
-            ],
-        )
-        self._db.executemany(
+    def write(self, db: sqlite3.Connection) -> None:
+        """Writes it all."""
+        db.executemany(
             "INSERT INTO ports VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET"
             " ships_docked = ships_docked + excluded.ships_docked",
             [(*at, docked) for at, docked in self._docked.items()],
         )
-        self._db.executemany(
+        db.executemany(
             "INSERT INTO port_cargo VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
             " aboard = aboard + excluded.aboard, loaded = loaded + excluded.loaded,"
             " unloaded = unloaded + excluded.unloaded",
@@ -154,15 +130,14 @@ class _Batch:
                 for (at, item), moved in self._moved.items()
             ],
         )
-        return set(ships)
 
 
-def apply(db: sqlite3.Connection, events: Sequence[RecordedEvent]) -> set[AggregateKey]:
+def apply(db: sqlite3.Connection, events: Iterable[RecordedEvent], ships: States[Ship]) -> None:
     """See `Projection.apply`."""
-    batch = _Batch(db)
+    batch = _Batch(ships)
     for event in events:
         batch.apply(event)
-    return batch.write()
+    batch.write(db)
 
 
 class ShipQueries:
@@ -174,7 +149,7 @@ class ShipQueries:
 
     async def get_ship(self, request: GetShipRequest, call: Call) -> GetShipResponse:
         """See the contract."""
-        ship, position = await get(self._projector, self._past, request, call, _ship)
+        ship, position = await get(self._projector, self._past, request, call)
         return GetShipResponse(ship=ship, position=position)
 
     async def list_ships(self, request: ListShipsRequest, call: Call) -> ListShipsResponse:
@@ -197,7 +172,7 @@ class ShipQueries:
 
     async def watch_ship(self, request: WatchShipRequest, call: Call) -> None:
         """See the contract."""
-        await watch(self._projector, request, call, _ship, WatchShipResponse)
+        await watch(self._projector, request, call, WatchShipResponse)
 
     async def list_ports(self, request: ListPortsRequest, call: Call) -> ListPortsResponse:
         """See the contract."""
@@ -230,18 +205,10 @@ class ShipQueries:
         )
 
 
-def _ship(db: sqlite3.Connection, key: AggregateKey) -> Ship | None:
-    found = db.execute(
-        "SELECT state FROM ships WHERE tenant_id = ? AND ship_id = ?",
-        (key.tenant_id, key.aggregate_id),
-    ).fetchone()
-    return Ship.FromString(found[0]) if found else None
-
-
 def _ships(
     db: sqlite3.Connection, tenant_id: str, request: ListShipsRequest, cursor: Cursor
 ) -> tuple[list[bytes], str]:
-    conditions = ["tenant_id = ?", "ship_id > ?"]
+    conditions = ["tenant_id = ?", "aggregate_id > ?"]
     arguments: list[str | int] = [tenant_id, cursor.after]
     if request.port:
         conditions.append("port = ?")
@@ -250,8 +217,8 @@ def _ships(
         conditions.append("status = ?")
         arguments.append(request.status)
     rows = db.execute(
-        f"SELECT ship_id, state FROM ships WHERE {' AND '.join(conditions)}"  # noqa: S608  # conditions of ours
-        " ORDER BY ship_id LIMIT ?",
+        f"SELECT aggregate_id, state FROM states WHERE {' AND '.join(conditions)}"  # noqa: S608  # conditions of ours
+        " ORDER BY aggregate_id LIMIT ?",
         (*arguments, cursor.size + 1),
     )
     return cursor.page(rows)
@@ -290,9 +257,10 @@ def _port_cargo(db: sqlite3.Connection, at: _At, cursor: Cursor) -> tuple[list[b
 SHIPS = Projection(
     name="ships",
     aggregate=SHIP,
-    schema_version=1,
-    schema=SCHEMA,
-    apply=apply,
+    schema_version=2,
     service=ship_pb2.DESCRIPTOR.services_by_name["ShipQueryService"],
     queries=ShipQueries,
+    columns={"status": lambda ship: ship.status, "port": lambda ship: ship.current_port},
+    schema=SCHEMA,
+    apply=apply,
 )

@@ -252,6 +252,23 @@ async def test_a_statement_has_the_balance_after_each_change_newest_first(caller
     assert statement == statement_of(events)
 
 
+async def test_a_long_statement_is_right_on_every_page(caller: Caller) -> None:
+    changes = [(-1) ** n * (1500 - n) for n in range(1100)]
+    await caller.do(
+        CreateUser(user_id="one", username="ada", balance=2000),
+        *(ChangeUserBalance(user_id="one", balance_change=change) for change in changes),
+    )
+    balances = [2000 + sum(changes[: n + 1]) for n in range(len(changes))]
+
+    for size in (70, 1000):
+        request = ListBalanceChangesRequest(user_id="one", page_size=size)
+        statement = await listed(caller, request)
+
+        assert [each.version for each in statement] == list(range(1101, 1, -1))
+        assert [each.balance_change for each in statement] == changes[::-1]
+        assert [each.balance for each in statement] == balances[::-1]
+
+
 def statement_of(events: list[RecordedEvent]) -> list[BalanceChange]:
     """What ListBalanceChanges has to say of a user's events."""
     changes = []

@@ -24,7 +24,7 @@ from tidemark.v1.ship_pb2 import (
     RegisterShip,
     UnloadCargo,
 )
-from tidemark.v1.user_pb2 import ChangeUserBalance, CreateUser, DeleteUser
+from tidemark.v1.user_pb2 import ChangeUserBalance, CreateUser, DeleteUser, GetUserRequest
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(30)]
 
@@ -260,6 +260,23 @@ async def test_a_history_longer_than_a_page_is_replayed_whole(caller: Caller, co
     for response in responses:
         state = USER.fold(state, response.event)
         assert response.state == pack(state)
+
+
+@pytest.mark.parametrize("after_version", [199, 200, 201, 399, 400, 449, 450, 500])
+async def test_a_replay_that_begins_late_shows_the_same_states(
+    caller: Caller, after_version: int
+) -> None:
+    changes = [ChangeUserBalance(user_id="one", balance_change=n) for n in range(1, 450)]
+    await caller.do(CreateUser(user_id="one", username="ada"), *changes)
+    await caller.ask(GetUserRequest(user_id="one"))
+    whole = await caller.all(replay(USER, include_state=True))
+
+    late = await caller.all(replay(USER, include_state=True, after_version=after_version))
+    bare = await caller.all(replay(USER, after_version=after_version))
+
+    assert len(whole) == 450
+    assert late == whole[after_version:]
+    assert [each.event for each in bare] == [each.event for each in late]
 
 
 async def test_a_replay_ends_at_what_was_the_head_when_it_began(caller: Caller) -> None:
