@@ -49,6 +49,18 @@ test: install ## The whole test suite.
 .PHONY: check
 check: lint test ## What a change has to pass: lint, then test.
 
+.PHONY: bench
+bench: install .venv/bench ## Measure the services on this machine; ONLY=commands: one group.
+	@$(BIN)/python -m benchmarks $(ONLY:%=--only %)
+
+.PHONY: bench-long
+bench-long: install .venv/bench ## The same, with what takes long: millions of events.
+	@$(BIN)/python -m benchmarks --long $(ONLY:%=--only %)
+
+.venv/bench: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@ build/generated
+
 .PHONY: clean
 clean: ## Remove what the targets above have made; ./data is kept.
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
