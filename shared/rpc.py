@@ -8,6 +8,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import grpc
@@ -129,14 +130,20 @@ class Call:
     def _tenant_header(self) -> str:
         metadata = self._context.invocation_metadata() or ()
         given = [value for name, value in metadata if name == TENANT_HEADER]
+        if not given:
+            return DEFAULT_TENANT
         if len(given) > 1:
             raise invalid_field(TENANT_HEADER, "must be given once")
-        tenant_id = given[0] if given else DEFAULT_TENANT
-        if isinstance(tenant_id, bytes) or not tenant_id:
-            raise invalid_field(TENANT_HEADER, "must not be empty")
-        if violations := id_violations(TENANT_HEADER, tenant_id):
-            raise InvalidFields(*violations)
-        return tenant_id
+        return _checked_tenant_id(given[0])
+
+
+@lru_cache(maxsize=10_000)
+def _checked_tenant_id(tenant_id: str | bytes) -> str:
+    if isinstance(tenant_id, bytes) or not tenant_id:
+        raise invalid_field(TENANT_HEADER, "must not be empty")
+    if violations := id_violations(TENANT_HEADER, tenant_id):
+        raise InvalidFields(*violations)
+    return tenant_id
 
 
 UnaryMethod = Callable[[Any, Call], Awaitable[Message]]
@@ -199,9 +206,12 @@ class Calls:
 
         async def handle(raw: bytes, context: ServicerContext) -> bytes:
             try:
-                with self._counted():
+                self._begin()
+                try:
                     response = await function(parse(raw), Call(context, self.drain))
                     return response.SerializeToString()
+                finally:
+                    self._end()
             except TidemarkError as error:
                 status = status_of(error, method)
             except Exception:
@@ -265,6 +275,13 @@ class Calls:
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
+        self._begin()
+        try:
+            yield
+        finally:
+            self._end()
+
+    def _begin(self) -> None:
         if self.drain.is_on:
             self._refusals.notify()
             raise _draining()
@@ -272,12 +289,11 @@ class Calls:
             raise Exhausted("TOO_MANY_CALLS", "Too many calls at once", limit=MAX_CALLS)
         self._active += 1
         self._is_idle.clear()
-        try:
-            yield
-        finally:
-            self._active -= 1
-            if self._active == 0:
-                self._is_idle.set()
+
+    def _end(self) -> None:
+        self._active -= 1
+        if self._active == 0:
+            self._is_idle.set()
 
     @contextmanager
     def _counted_stream(self) -> Iterator[None]:
