@@ -10,7 +10,11 @@ import structlog
 from shared.errors import DataLoss, Exhausted, Unavailable
 from shared.event_log_service import Origin
 from shared.following import SILENCE_S, follow
-from shared.log.log import MICROSECONDS, EventLog, time_of_timestamp
+from shared.log.log import MICROSECONDS, EventLog, Head, time_of_timestamp
+from tidemark.internal.v1.stored_pb2 import StoredSubscribeResponse
+
+MAX_GATHERED_EVENTS = 4096
+"""Beyond, the upstream is not read further until they are copied."""
 
 RETRY_S = 1.0
 """After an error of the machine, such as a full disk."""
@@ -66,17 +70,24 @@ class Replica:
             await self._on_fault()
 
     async def _follow(self) -> None:
-        async with aclosing(follow(self._upstream, lambda: self._log.head)) as responses:
-            async for response in responses:
-                checkpoint = response.checkpoint
-                if response.events:
-                    await self._log.copy(response.events, checkpoint.digest)
+        inbox = _Inbox(self._log.head)
+        reader = asyncio.create_task(inbox.fill(self._upstream), name="read upstream")
+        try:
+            while responses := await inbox.take():
+                checkpoint = responses[-1].checkpoint
+                records = [record for response in responses for record in response.events]
+                if records:
+                    await self._log.copy(records, checkpoint.digest)
                 self._hear(
                     Origin(
                         checkpoint.origin_head_position,
                         time_of_timestamp(checkpoint.origin_heard_at),
                     )
                 )
+            await reader
+        finally:
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
 
     def _hear(self, origin: Origin) -> None:
         """Notes what an upstream says; one that has not heard anything new itself says nothing."""
@@ -87,3 +98,54 @@ class Replica:
         if self._origin.heard_at or age_s < SILENCE_S:
             self._heard_at = time.monotonic()
         self._origin = origin
+
+
+class _Inbox:
+    """What has come and is not copied yet: while one copy is made, the next one gathers.
+
+    Args:
+        head: of the copy.
+    """
+
+    def __init__(self, head: Head) -> None:
+        self._head = head
+        self._responses: list[StoredSubscribeResponse] = []
+        self._count = 0
+        self._is_over = False
+        self._has_some = asyncio.Event()
+        self._has_room = asyncio.Event()
+
+    async def fill(self, upstream: str) -> None:
+        """Follows an upstream from the head.
+
+        Raises:
+            DataLoss: LOG_DIVERGED.
+        """
+        try:
+            # After a cut it goes on from what has come, which will be copied.
+            async with aclosing(follow(upstream, lambda: self._head)) as responses:
+                async for response in responses:
+                    self._add(response)
+                    if self._count >= MAX_GATHERED_EVENTS:
+                        self._has_room.clear()
+                        await self._has_room.wait()
+        finally:
+            self._is_over = True
+            self._has_some.set()
+
+    async def take(self) -> list[StoredSubscribeResponse]:
+        """All that has come, at least one response; none: no more will come."""
+        if not self._is_over:
+            await self._has_some.wait()
+            self._has_some.clear()
+        responses, self._responses = self._responses, []
+        self._count = 0
+        self._has_room.set()
+        return responses
+
+    def _add(self, response: StoredSubscribeResponse) -> None:
+        checkpoint = response.checkpoint
+        self._head = Head(checkpoint.position, checkpoint.digest)
+        self._responses.append(response)
+        self._count += len(response.events)
+        self._has_some.set()

@@ -25,6 +25,10 @@ from tidemark.v1.event_pb2 import Checkpoint, SubscribeRequest
 HEARTBEAT_S = 5.0
 """The longest silence of a healthy stream."""
 
+SHARE_S = 0.0002
+"""Between two live responses of a stream there is so much time for each open stream, about twice
+what sending one takes: all of them together leave half of the event loop to others."""
+
 DEFAULT_BATCH_EVENTS = 512
 MAX_FILTER_VALUES = 1000
 DIGEST_BYTES = 32
@@ -57,12 +61,24 @@ class EventLogService:
         self._aggregate_types = {aggregate.name for aggregate in aggregates}
         self._event_types = frozenset().union(*(each.event_types for each in aggregates))
         self._origin = origin
+        self._streams = 0
 
     async def subscribe(self, request: SubscribeRequest, call: Call) -> None:
         """Streams the log from the start that the request names."""
         event_filter = self._filter(request, call)
-        subscription = _Subscription(self._log, event_filter, request, call, self._checkpoint)
-        await subscription.run(await self._start(request))
+        subscription = _Subscription(
+            self._log, event_filter, request, call, self._checkpoint, self._interval
+        )
+        start = await self._start(request)
+        self._streams += 1
+        try:
+            await subscription.run(start)
+        finally:
+            self._streams -= 1
+
+    def _interval(self) -> float:
+        """The least time between two live responses of a stream, in seconds."""
+        return self._streams * SHARE_S
 
     async def _start(self, request: SubscribeRequest) -> int:
         """The position after which the stream starts, but for `from_time`."""
@@ -136,6 +152,7 @@ class _Subscription:
         request: SubscribeRequest,
         call: Call,
         checkpoint: Callable[[int, bytes], Checkpoint],
+        interval: Callable[[], float],
     ) -> None:
         self._log = log
         self._filter = event_filter
@@ -147,6 +164,7 @@ class _Subscription:
             self._not_before = moment + (request.from_time.nanos % 1000 > 0)
         self._call = call
         self._checkpoint = checkpoint
+        self._interval = interval
         self._sent_at = float("-inf")
 
     async def run(self, after: int) -> None:
@@ -184,6 +202,8 @@ class _Subscription:
         except TimeoutError:
             # A heartbeat is due, which is what it looks at next.
             return
+        # What comes meanwhile goes with it.
+        await asyncio.sleep(self._sent_at + self._interval() - time.monotonic())
 
     def _is_due(self) -> bool:
         return time.monotonic() - self._sent_at >= HEARTBEAT_S

@@ -1,0 +1,1 @@
+"""Others that do the same work, and the processes in which they do it."""

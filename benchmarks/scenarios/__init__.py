@@ -1,0 +1,22 @@
+"""What can be measured; a new group is added to the list here."""
+
+from benchmarks.scenario import Group
+from benchmarks.scenarios.bulk import BULK
+from benchmarks.scenarios.commands import COMMANDS
+from benchmarks.scenarios.peers import PEERS
+from benchmarks.scenarios.queries import QUERIES
+from benchmarks.scenarios.replica import REPLICA
+from benchmarks.scenarios.startup import STARTUP
+from benchmarks.scenarios.subscribers import SUBSCRIBERS
+from benchmarks.scenarios.visibility import VISIBILITY
+
+GROUPS: tuple[Group, ...] = (
+    COMMANDS,
+    BULK,
+    PEERS,
+    REPLICA,
+    QUERIES,
+    SUBSCRIBERS,
+    VISIBILITY,
+    STARTUP,
+)
