@@ -1,7 +1,11 @@
 """What a process of live subscribers is told, and what it answers: lines of JSON."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+
+SAMPLED_SUBSCRIBERS = 100
+"""So many of them are enough for percentiles."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,19 @@ class LiveReport:
     deliveries: list[list[tuple[int, int, float]]]
     cpu_s: float
     peak_rss_bytes: int
+
+    def delays_ms(self, receipts: Mapping[int, float]) -> list[float]:
+        """Milliseconds from the receipts, by position, to the deliveries, in ascending order.
+
+        Of very many subscribers, those of some.
+        """
+        step = max(1, len(self.deliveries) // SAMPLED_SUBSCRIBERS)
+        return sorted(
+            (at - receipts[position]) * 1000
+            for deliveries in self.deliveries[::step]
+            for first, last, at in deliveries
+            for position in range(first, last + 1)
+        )
 
     def to_json(self) -> str:
         """One line."""

@@ -23,6 +23,8 @@ async def unary(channel: grpc.aio.Channel, order: Order, recorder: Recorder) -> 
             started = time.monotonic()
             await call(next(requests))
             recorder.completed(started)
+            if order.pause_s:
+                await asyncio.sleep(order.pause_s)
 
     await asyncio.gather(*(send_until_over() for _ in range(order.callers)))
 

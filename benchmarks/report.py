@@ -98,7 +98,10 @@ def _markdown_table(results: Sequence[ScenarioResult]) -> str:
 
 def _row(result: ScenarioResult) -> list[Cell]:
     sides = result.subject, result.reference
-    parameters = [f"{name} {value:,}" for name, value in result.parameters.items()]
+    parameters = [
+        f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}"
+        for name, value in result.parameters.items()
+    ]
     figures = [f"{_number(value)} {name}" for name, value in result.figures.items()]
     return [
         (f"{result.unit} {result.title}",),

@@ -3,8 +3,8 @@
 from query_service.store import ProjectionCheckpoint, ProjectionFailed, ProjectionStore
 from shared.log.log import MAX_PAGE_EVENTS, AggregateKey, EventLog
 
-BATCH_EVENTS = 10_000
-BATCH_PAGES = 10
+BATCH_EVENTS = 20_000
+BATCH_PAGES = 20
 """Of the log, applied in one transaction; whichever is reached first."""
 
 

@@ -8,6 +8,7 @@ from google.protobuf.message import Message
 
 from shared.aggregates.aggregate import Aggregate
 from shared.log.log import AggregateKey
+from shared.sqlite import SqlValue, insert
 from tidemark.v1.event_pb2 import RecordedEvent
 
 KEPT_EVERY = 200
@@ -66,16 +67,14 @@ class States(Generic[State]):
             for tenant_and_id, state in self._states.items()
         }
         values = columns.values()
-        db.executemany(
-            _upsert(columns),
-            [
-                (*tenant_and_id, *[value(state) for value in values], serialized)
-                for (tenant_and_id, state), serialized in zip(
-                    self._states.items(), changed.values(), strict=True
-                )
-            ],
-        )
-        db.executemany("INSERT INTO kept_states VALUES (?, ?, ?, ?, ?)", self._kept)
+        rows: list[tuple[SqlValue, ...]] = [
+            (*tenant_and_id, *[value(state) for value in values], serialized)
+            for (tenant_and_id, state), serialized in zip(
+                self._states.items(), changed.values(), strict=True
+            )
+        ]
+        insert(db, "states", rows, _update(columns))
+        insert(db, "kept_states", self._kept)
         return changed
 
     def _get(self, tenant_and_id: tuple[str, str]) -> State | None:
@@ -146,11 +145,9 @@ def newest_kept_state(
     return KeptState(*found) if found else None
 
 
-def _upsert(columns: Iterable[str]) -> str:
-    names = [*columns, "state"]
-    updates = ", ".join(f"{name} = excluded.{name}" for name in names)
-    places = ", ".join("?" * (2 + len(names)))
-    return f"INSERT INTO states VALUES ({places}) ON CONFLICT DO UPDATE SET {updates}"  # noqa: S608  # ours
+def _update(columns: Iterable[str]) -> str:
+    updates = ", ".join(f"{name} = excluded.{name}" for name in (*columns, "state"))
+    return f"ON CONFLICT DO UPDATE SET {updates}"
 
 
 def _serialized(state: Message) -> bytes:

@@ -19,6 +19,11 @@ Synchronous = Literal["FULL", "NORMAL"]
 
 BUSY_TIMEOUT_S = 5.0
 
+CACHE_KIB = 16 << 10
+WAL_PAGES = 4000
+"""A large transaction then neither spills into the WAL before it is committed, nor has it moved
+into the database each time."""
+
 ROWS_AT_ONCE = 256
 """In one statement; SQLite's own limit is on values: 32,766."""
 
@@ -59,7 +64,11 @@ async def connect(path: Path, *, synchronous: Synchronous = "FULL") -> Connectio
 
     SQLite before 3.51.3 can corrupt a WAL that another connection resets.
     """
-    return await _connect(path, f"PRAGMA journal_mode=WAL; PRAGMA synchronous={synchronous}")
+    return await _connect(
+        path,
+        f"PRAGMA journal_mode=WAL; PRAGMA synchronous={synchronous};"
+        f" PRAGMA cache_size=-{CACHE_KIB}; PRAGMA wal_autocheckpoint={WAL_PAGES}",
+    )
 
 
 class Readers:
@@ -112,7 +121,12 @@ class FileLock:
         os.close(self._file)
 
 
-def insert(db: sqlite3.Connection, table: str, rows: Sequence[tuple[SqlValue, ...]]) -> None:
+def insert(
+    db: sqlite3.Connection,
+    table: str,
+    rows: Sequence[tuple[SqlValue, ...]],
+    on_conflict: str = "",
+) -> None:
     """Inserts rows in few steps.
 
     At each step Python lets go of its interpreter lock, and with a busy event loop it then has to
@@ -121,7 +135,8 @@ def insert(db: sqlite3.Connection, table: str, rows: Sequence[tuple[SqlValue, ..
     for start in range(0, len(rows), ROWS_AT_ONCE):
         some = rows[start : start + ROWS_AT_ONCE]
         row = f"({', '.join('?' * len(some[0]))})"
-        statement = f"INSERT INTO {table} VALUES {', '.join([row] * len(some))}"  # noqa: S608  # ours
+        places = ", ".join([row] * len(some))
+        statement = f"INSERT INTO {table} VALUES {places} {on_conflict}"  # noqa: S608  # ours
         db.execute(statement, list(chain.from_iterable(some)))
 
 

@@ -3,9 +3,11 @@
 from benchmarks.scenario import Group
 from benchmarks.scenarios.bulk import BULK
 from benchmarks.scenarios.commands import COMMANDS
+from benchmarks.scenarios.growth import GROWTH
 from benchmarks.scenarios.peers import PEERS
 from benchmarks.scenarios.queries import QUERIES
 from benchmarks.scenarios.replica import REPLICA
+from benchmarks.scenarios.soak import SOAK
 from benchmarks.scenarios.startup import STARTUP
 from benchmarks.scenarios.subscribers import SUBSCRIBERS
 from benchmarks.scenarios.visibility import VISIBILITY
@@ -19,4 +21,6 @@ GROUPS: tuple[Group, ...] = (
     SUBSCRIBERS,
     VISIBILITY,
     STARTUP,
+    GROWTH,
+    SOAK,
 )

@@ -72,7 +72,13 @@ STARTUP = Group(
     name="startup",
     title="From starting a process to its ready line",
     scenarios=[
-        Scenario(f"{name}-{length}", f"of the {name} service", "starts", partial(compare, events))
+        Scenario(
+            f"{name}-{length}",
+            f"of the {name} service",
+            "starts",
+            partial(compare, events),
+            {"log": length},
+        )
         for name, compare in (("command", command_started), ("query", query_started))
         for length, events in (("short", _short), ("large", _long))
     ],

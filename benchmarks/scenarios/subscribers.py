@@ -41,10 +41,6 @@ PAUSE_S = 0.05
 LONG_PAUSE_S = 0.5
 """Between commands whose delivery is timed: what they cause is over by then."""
 
-MANY_ROUNDS = 3
-SAMPLED_SUBSCRIBERS = 100
-"""So many of them are enough for percentiles."""
-
 
 @asynccontextmanager
 async def from_zero(tenant: str, is_copy: bool, stage: Stage) -> AsyncIterator[Comparison]:
@@ -178,13 +174,7 @@ def _check(report: LiveReport, before: int, head: int) -> None:
 
 def _note(notes: Notes, report: LiveReport, measurement: Measurement) -> None:
     receipts = dict(measurement.receipts)
-    step = max(1, len(report.deliveries) // SAMPLED_SUBSCRIBERS)
-    delays_ms = sorted(
-        (at - receipts[position]) * 1000
-        for deliveries in report.deliveries[::step]
-        for first, last, at in deliveries
-        for position in range(first, last + 1)
-    )
+    delays_ms = report.delays_ms(receipts)
     notes.add("ms p50 from receipt to delivery", _percentile(delays_ms, 50))
     notes.add("ms p99 from receipt to delivery", _percentile(delays_ms, 99))
     sizes = [last - first + 1 for deliveries in report.deliveries for first, last, _ in deliveries]
@@ -210,7 +200,6 @@ def _live(
     traffic: Traffic,
     *,
     is_copy: bool = True,
-    max_rounds: int | None = None,
 ) -> Scenario:
     return Scenario(
         name,
@@ -218,8 +207,11 @@ def _live(
         "commands",
         partial(live, subscribers, is_copy, traffic),
         {"callers": traffic.callers, "subscribers": subscribers},
-        max_rounds=max_rounds,
     )
+
+
+def _when_long(scenario: Scenario) -> Scenario:
+    return replace(scenario, is_long=True)
 
 
 SUBSCRIBERS = Group(
@@ -228,22 +220,27 @@ SUBSCRIBERS = Group(
     scenarios=(
         _history("every-tenant", "of every tenant, to one subscriber", EVERY_TENANT),
         _history("one-tenant", "of one tenant, to one subscriber", DEFAULT_TENANT),
-        _history(
-            "from-copy", "from the query service, to one subscriber", EVERY_TENANT, is_copy=True
+        _when_long(
+            _history(
+                "from-copy", "from the query service, to one subscriber", EVERY_TENANT, is_copy=True
+            )
         ),
         Scenario("filtered", "past one subscriber who wants 1 in 10,000", "events", filtered),
-        _live("live-command", "watched at the command service", 1, Traffic(), is_copy=False),
+        _when_long(
+            _live("live-command", "watched at the command service", 1, Traffic(), is_copy=False)
+        ),
         _live("live-1", WATCHED, 1, Traffic()),
         _live("live-100", WATCHED, 100, Traffic(window_share=0.5)),
-        _live("live-1000", WATCHED, 1_000, Traffic(window_share=0.25), max_rounds=MANY_ROUNDS),
+        _live("live-1000", WATCHED, 1_000, Traffic(window_share=0.25)),
         _live("steady-1", f"each {PAUSE_S} s, {WATCHED}", 1, Traffic(1, PAUSE_S)),
         _live("steady-100", f"each {PAUSE_S} s, {WATCHED}", 100, Traffic(1, PAUSE_S)),
-        _live(
-            "steady-1000",
-            f"each {LONG_PAUSE_S} s, {WATCHED}",
-            1_000,
-            Traffic(1, LONG_PAUSE_S, window_share=2.5),
-            max_rounds=MANY_ROUNDS,
+        _when_long(
+            _live(
+                "steady-1000",
+                f"each {LONG_PAUSE_S} s, {WATCHED}",
+                1_000,
+                Traffic(1, LONG_PAUSE_S, window_share=2.5),
+            )
         ),
     ),
 )

@@ -67,7 +67,14 @@ def _changes(numbers: range) -> Requests:
 
 def _scenario(name: str, title: str, load: str, others: int) -> Scenario:
     parameters = {"callers": 1, "others": others}
-    return Scenario(name, title, "commands", partial(visible, load, others), parameters)
+    return Scenario(
+        name,
+        title,
+        "commands",
+        partial(visible, load, others),
+        parameters,
+        is_long=name.endswith("receipt"),
+    )
 
 
 VISIBILITY = Group(

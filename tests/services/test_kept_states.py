@@ -37,9 +37,15 @@ async def append(log: SqliteLog, first: int, last: int) -> None:
 @asynccontextmanager
 async def two_histories(folder: Path) -> AsyncIterator[SqliteLog]:
     """A log of two users whose events alternate."""
+    async with opened(folder) as log:
+        await append(log, 1, VERSIONS)
+        yield log
+
+
+@asynccontextmanager
+async def opened(folder: Path) -> AsyncIterator[SqliteLog]:
     log = await SqliteLog.open(folder / "log.db", synchronous="NORMAL")
     try:
-        await append(log, 1, VERSIONS)
         yield log
     finally:
         await log.close()
@@ -139,13 +145,13 @@ async def test_the_events_before_a_kept_state_are_not_needed(tmp_path: Path) -> 
     async with two_histories(tmp_path) as log:
         await build(tmp_path, log)
         states = await every_state(log, ADA)
-        with closing(sqlite3.connect(tmp_path / "log.db")) as db, db:
-            db.execute("UPDATE events SET record = x'0aff' WHERE position = 1")
-        async with past_of(tmp_path, log) as past:
-            for version in (KEPT_EVERY, KEPT_EVERY + 1, 2 * KEPT_EVERY, VERSIONS):
-                position, state = states[version]
-                at_version = Moment(log.head.position, version)
-                assert await past.state(USER, ADA, at_version) == (state, position)
-                assert await past.state(USER, ADA, Moment(position)) == (state, position)
-            with pytest.raises(DataLoss):
-                await past.state(USER, ADA, Moment(log.head.position, KEPT_EVERY - 1))
+    with closing(sqlite3.connect(tmp_path / "log.db")) as db, db:
+        db.execute("UPDATE chunks SET records = x'0a020aff' WHERE first = 1")
+    async with opened(tmp_path) as log, past_of(tmp_path, log) as past:
+        for version in (KEPT_EVERY, KEPT_EVERY + 1, 2 * KEPT_EVERY, VERSIONS):
+            position, state = states[version]
+            at_version = Moment(log.head.position, version)
+            assert await past.state(USER, ADA, at_version) == (state, position)
+            assert await past.state(USER, ADA, Moment(position)) == (state, position)
+        with pytest.raises(DataLoss):
+            await past.state(USER, ADA, Moment(log.head.position, KEPT_EVERY - 1))
