@@ -147,7 +147,9 @@ class Past:
         return any(_parsed(record).position <= moment.position for record in first)
 
     async def _reach_version(self, key: AggregateKey, version: int, call: Call) -> None:
-        if version == 0 or not await self._is_known_soon(key, call):
+        if version == 0 or await self._log.read_aggregate(key, version - 1, limit=1):
+            return
+        if not await self._is_known_soon(key, call):
             return
         async with patience(call, f"version {version}"):
             while True:

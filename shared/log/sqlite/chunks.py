@@ -64,8 +64,11 @@ class Chunk:
         if self._records is None:
             self._records = list(StoredSubscribeResponse.FromString(self.encoded).events)
             if len(self._records) != self.position - self.first + 1:
-                raise DataLoss("LOG_CORRUPT", f"Events before position {self.position} are missing")
+                raise self._damage()
         return self._records
+
+    def _damage(self) -> DataLoss:
+        return DataLoss("LOG_CORRUPT", f"Events before position {self.position} are missing")
 
     @property
     def row(self) -> tuple[int, int, bytes, str | None, bytes]:
@@ -74,7 +77,12 @@ class Chunk:
 
     def record(self, position: int) -> bytes:
         """The record at one of its positions."""
-        return self.records[position - self.first]
+        if self._records is not None:
+            return self._records[position - self.first]
+        events = StoredSubscribeResponse.FromString(self.encoded).events
+        if len(events) != self.position - self.first + 1:
+            raise self._damage()
+        return events[position - self.first]
 
 
 def chunked(placed: Iterable[Placed], digest: bytes) -> Iterator[Chunk]:
