@@ -14,6 +14,7 @@ from shared.log.log import MICROSECONDS, EventLog, Head, time_of_timestamp
 from tidemark.internal.v1.stored_pb2 import StoredSubscribeResponse
 
 MAX_GATHERED_EVENTS = 4096
+MAX_GATHERED_BYTES = 8 << 20
 """Beyond, the upstream is not read further until they are copied."""
 
 RETRY_S = 1.0
@@ -111,6 +112,7 @@ class _Inbox:
         self._head = head
         self._responses: list[StoredSubscribeResponse] = []
         self._count = 0
+        self._bytes = 0
         self._is_over = False
         self._has_some = asyncio.Event()
         self._has_room = asyncio.Event()
@@ -126,7 +128,7 @@ class _Inbox:
             async with aclosing(follow(upstream, lambda: self._head)) as responses:
                 async for response in responses:
                     self._add(response)
-                    if self._count >= MAX_GATHERED_EVENTS:
+                    if self._count >= MAX_GATHERED_EVENTS or self._bytes >= MAX_GATHERED_BYTES:
                         self._has_room.clear()
                         await self._has_room.wait()
         finally:
@@ -139,7 +141,7 @@ class _Inbox:
             await self._has_some.wait()
             self._has_some.clear()
         responses, self._responses = self._responses, []
-        self._count = 0
+        self._count = self._bytes = 0
         self._has_room.set()
         return responses
 
@@ -148,4 +150,5 @@ class _Inbox:
         self._head = Head(checkpoint.position, checkpoint.digest)
         self._responses.append(response)
         self._count += len(response.events)
+        self._bytes += sum(map(len, response.events))
         self._has_some.set()

@@ -26,8 +26,10 @@ HEARTBEAT_S = 5.0
 """The longest silence of a healthy stream."""
 
 SHARE_S = 0.0002
-"""Between two live responses of a stream there is so much time for each open stream, about twice
-what sending one takes: all of them together leave half of the event loop to others."""
+"""Between two looks of a live stream there is so much time for each open stream, about twice what
+a look and a response take: all of them together leave half of the event loop to others."""
+
+MAX_INTERVAL_S = 1.0
 
 DEFAULT_BATCH_EVENTS = 512
 MAX_FILTER_VALUES = 1000
@@ -77,8 +79,8 @@ class EventLogService:
             self._streams -= 1
 
     def _interval(self) -> float:
-        """The least time between two live responses of a stream, in seconds."""
-        return self._streams * SHARE_S
+        """The least time between two looks of a live stream, in seconds."""
+        return min(self._streams * SHARE_S, MAX_INTERVAL_S)
 
     async def _start(self, request: SubscribeRequest) -> int:
         """The position after which the stream starts, but for `from_time`."""
@@ -166,6 +168,7 @@ class _Subscription:
         self._checkpoint = checkpoint
         self._interval = interval
         self._sent_at = float("-inf")
+        self._looked_at = float("-inf")
 
     async def run(self, after: int) -> None:
         """Streams what follows a position."""
@@ -173,12 +176,16 @@ class _Subscription:
         while True:
             head = self._log.head
             page = await self._page(after, head)
+            self._looked_at = time.monotonic()
             after = page.position
             is_at_end = after >= (head.position if self._stop_at is None else self._stop_at)
             # A stream whose filter selects little is told now and then how far it has come.
             if page.records or (is_at_end and not is_told) or self._is_due():
                 await self._send(page)
                 is_told = is_at_end
+            else:
+                # What is read from memory lets nobody else run.
+                await asyncio.sleep(0)
             if is_at_end and self._stop_at is not None:
                 return
             if is_at_end:
@@ -188,7 +195,8 @@ class _Subscription:
         if self._not_before is not None:
             if head.time < self._not_before and self._stop_at is None:
                 return Page([], head.position, head.digest)
-            after = await self._log.position_at(self._not_before - 1)
+            # The store may already have more than what is known to be durable.
+            after = min(await self._log.position_at(self._not_before - 1), head.position)
             self._not_before = None
         if self._stop_at is None:
             return await self._log.read(after, self._limit, self._filter)
@@ -202,8 +210,9 @@ class _Subscription:
         except TimeoutError:
             # A heartbeat is due, which is what it looks at next.
             return
-        # What comes meanwhile goes with it.
-        await asyncio.sleep(self._sent_at + self._interval() - time.monotonic())
+        # Whoever follows everything is a replica, which others wait for.
+        if self._filter != EVERYTHING:
+            await asyncio.sleep(self._looked_at + self._interval() - time.monotonic())
 
     def _is_due(self) -> bool:
         return time.monotonic() - self._sent_at >= HEARTBEAT_S

@@ -272,12 +272,12 @@ async def refusal_of(copying: Coroutine[object, object, None]) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("unindexed", [3, indexing.INDEX_EVENTS])
+@pytest.mark.parametrize(("events", "size"), [(3, 500), (indexing.INDEX_EVENTS, newest.MAX_BYTES)])
 def test_the_adapters_give_the_same_answers(
-    monkeypatch: pytest.MonkeyPatch, unindexed: int
+    monkeypatch: pytest.MonkeyPatch, events: int, size: int
 ) -> None:
-    monkeypatch.setattr(indexing, "INDEX_EVENTS", unindexed)
-    monkeypatch.setattr(newest, "MAX_EVENTS_AT_ONCE", unindexed)
+    monkeypatch.setattr(indexing, "INDEX_EVENTS", events)
+    monkeypatch.setattr(newest, "MAX_BYTES", size)
     expected = {"Committed", "WrongVersion", "Duplicate", "copied", "LOG_DIVERGED"}
     expected |= {"page of everything", "page of some", "snapshot"}
     Adapters.answers.clear()

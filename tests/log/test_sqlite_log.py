@@ -89,7 +89,7 @@ class TestSqliteLogWhoseIndexFollowsAtOnce(LogContract):
     ) -> AsyncIterator[SqliteLog]:
         monkeypatch.setattr(indexing, "INDEX_EVENTS", 1)
         # Everything is read from the tables.
-        monkeypatch.setattr(newest, "MAX_EVENTS_AT_ONCE", -1)
+        monkeypatch.setattr(newest, "MAX_BYTES", 0)
         async with opened(path, clock=clock) as log:
             yield log
 
@@ -461,7 +461,10 @@ async def test_after_a_failed_write_of_the_wal_only_a_restart_tells(
 # Filtered reads
 
 
-async def test_a_filtered_read_looks_at_no_more_than_a_window(path: Path) -> None:
+async def test_a_filtered_read_looks_at_no_more_than_a_window(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(newest, "MAX_BYTES", 0)
     wanted = EventFilter(aggregate_types=frozenset({"user"}))
     async with opened(path, synchronous="NORMAL") as log:
         await log.append([commit(ship(), events=SCAN_WINDOW), commit(user())])
@@ -488,7 +491,10 @@ FOUND_IN_A_LONG_LOG = {
 }
 
 
-async def test_aggregates_are_found_in_a_log_of_more_than_a_window(path: Path) -> None:
+async def test_aggregates_are_found_in_a_log_of_more_than_a_window(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(newest, "MAX_BYTES", 0)
     async with opened(path, synchronous="NORMAL") as log:
         for turn in range(10):
             await log.append(
@@ -520,6 +526,7 @@ async def paged(log: SqliteLog, wanted: EventFilter, limit: int) -> list[int]:
     while after < log.head.position:
         page = await log.read(after, limit, wanted)
         assert page.position > after
+        assert page.digest == await log.digest_at(page.position)
         assert len(page.records) <= limit
         positions += positions_of(page.records)
         after = page.position

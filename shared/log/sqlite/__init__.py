@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar, TypeVarTuple
 
@@ -37,6 +38,9 @@ from tidemark.v1.event_pb2 import RecordedEvent
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
 
+MAX_SCANS = 2
+"""Filtered reads at once."""
+
 logger = structlog.get_logger(__name__)
 
 
@@ -68,6 +72,8 @@ class SqliteLog:
         self._unindexed = Unindexed()
         self._unindexed.add(Events.of(tail.unindexed))
         self._clock = clock
+        # Those who look through the log leave connections to those who only look something up.
+        self._scans = asyncio.Semaphore(MAX_SCANS)
         self._writing: set[asyncio.Task[Any]] = set()
         # Only the writer's thread touches these.
         self._known = Known(tail.head, Events.of(tail.unindexed))
@@ -136,9 +142,10 @@ class SqliteLog:
         """See `EventLog.read`."""
         head = max(after, self.head.position)
         until = head if until is None else min(until, head)
-        if self._newest.has(after, until):
+        if self._newest.reaches_back_to(after):
             return self._newest.page(after, until, limit, event_filter)
-        return await self._readers.run(reading.read, after, until, limit, event_filter)
+        async with self._scans if event_filter != EVERYTHING else nullcontext():
+            return await self._readers.run(reading.read, after, until, limit, event_filter)
 
     async def read_aggregate(
         self,
@@ -214,8 +221,9 @@ class SqliteLog:
         except (TidemarkError, OutcomeUnknown):
             # It only makes the next start faster.
             logger.warning("index_not_completed", exc_info=True)
-        await self._writer.close()
-        self._lock.release()
+        finally:
+            await self._writer.close()
+            self._lock.release()
 
     async def _undisturbed(self, write: Coroutine[Any, Any, T]) -> T:
         """Lets a write end, and be known of, though its caller gives up."""

@@ -183,7 +183,7 @@ def page_of(
             size += sum(map(len, selected))
             reached, digest = chunk.position, chunk.digest
             if len(records) == limit:
-                return Page(records, reached, digest)
+                return Page(records, reached, digest or digest_at(reached))
             continue
         for position, record in enumerate(chunk.records, chunk.first):
             if not after < position <= until or not selection.has(record):

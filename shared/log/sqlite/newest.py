@@ -32,16 +32,13 @@ class Newest:
         if self._size > 2 * MAX_BYTES:
             self._drop()
 
-    def has(self, after: int, until: int) -> bool:
-        """Whether a page of what lies between two positions can be had from here, and soon."""
-        return (
-            bool(self._chunks)
-            and self._chunks[0].first - 1 <= after
-            and until - after <= MAX_EVENTS_AT_ONCE
-        )
+    def reaches_back_to(self, position: int) -> bool:
+        """Whether every event after a position is here."""
+        return bool(self._chunks) and self._chunks[0].first - 1 <= position
 
     def page(self, after: int, until: int, limit: int, event_filter: EventFilter) -> Page:
-        """The next page; see `page_of`."""
+        """The next page, which may end early; see `page_of`."""
+        until = min(until, after + MAX_EVENTS_AT_ONCE)
         return page_of(self._after(after), after, until, limit, event_filter, self._digest_at)
 
     def _after(self, position: int) -> Iterator[Chunk]:

@@ -23,7 +23,7 @@ from shared.log.sqlite.chunks import COLUMNS, Chunk, page_of
 from tidemark.v1.event_pb2 import RecordedEvent
 
 MAX_POSITION = 2**63 - 1
-SCAN_WINDOW = 20_000
+SCAN_WINDOW = 5_000
 """Positions that one filtered read looks at before it returns, so that a reader is soon free."""
 
 
@@ -162,8 +162,11 @@ def receipt(db: sqlite3.Connection, command: CommandKey) -> Receipt | None:
     ).fetchone()
     if found is None:
         return None
-    [(_, record)] = _records_at(db, [found[0]])
-    return Receipt.of(RecordedEvent.FromString(record))
+    [(position, record)] = _records_at(db, [found[0]])
+    event = RecordedEvent.FromString(record)
+    if (event.tenant_id, event.causation_id) != (command.tenant_id, command.command_id):
+        raise DataLoss("LOG_CORRUPT", f"The receipt at position {position} is another command's")
+    return Receipt.of(event)
 
 
 def command_id_bytes(command_id: str) -> bytes:

@@ -75,9 +75,11 @@ def prepare(db: sqlite3.Connection) -> Tail:
 
 
 def _verified_tail(db: sqlite3.Connection) -> Tail:
-    indexed = db.execute("SELECT versions FROM indexed").fetchone()[0]
+    indexed, receipts = db.execute("SELECT versions, receipts FROM indexed").fetchone()
     # The last one at least, so that what the index is said to have is verified too.
     last = db.execute("SELECT max(position) FROM chunks").fetchone()[0] or 0
+    if max(indexed, receipts) > last:
+        raise DataLoss("LOG_CORRUPT", f"The log ends at position {last}, its index later")
     rows = db.execute(
         f"SELECT {COLUMNS} FROM chunks WHERE position > ? ORDER BY position",  # noqa: S608  # ours
         (min(indexed, last - 1),),

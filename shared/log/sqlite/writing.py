@@ -100,7 +100,7 @@ class Transaction:
             return
         try:
             insert(self._db, "chunks", [chunk.row for chunk in self.written.chunks])
-        except sqlite3.Error:
+        except BaseException:
             roll_back(self._db)
             raise
         commit(self._db)
