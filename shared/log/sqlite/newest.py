@@ -7,6 +7,9 @@ from shared.log.log import EventFilter, Page, chain
 from shared.log.sqlite.chunks import Chunk, page_of
 
 MAX_BYTES = 16 << 20
+OVERHEAD_BYTES = 1000
+"""What a chunk takes beside its records, about; those it has twice."""
+
 MAX_EVENTS_AT_ONCE = 1000
 """Looked at by one read in the event loop."""
 
@@ -28,7 +31,7 @@ class Newest:
     def add(self, chunks: Sequence[Chunk]) -> None:
         """Adds what was written, and lets go of the oldest."""
         self._chunks += chunks
-        self._size += sum(len(chunk.encoded) for chunk in chunks)
+        self._size += sum(map(_size, chunks))
         if self._size > 2 * MAX_BYTES:
             self._drop()
 
@@ -61,7 +64,11 @@ class Newest:
     def _drop(self) -> None:
         count = 0
         while self._size > MAX_BYTES:
-            self._size -= len(self._chunks[count].encoded)
+            self._size -= _size(self._chunks[count])
             count += 1
         self._digest_before = self._chunks[count - 1].digest
         del self._chunks[:count]
+
+
+def _size(chunk: Chunk) -> int:
+    return OVERHEAD_BYTES + 2 * len(chunk.encoded)
