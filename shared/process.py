@@ -19,7 +19,7 @@ EXIT_OUTCOME_UNKNOWN = 70
 
 GC_THRESHOLDS = (50_000, 20, 100)
 """A service holds many objects and hardly ever a cycle: to look for those as often as Python does
-took half of the time under load."""
+took nearly half of the time under load."""
 
 logger = structlog.get_logger(__name__)
 
