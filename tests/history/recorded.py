@@ -185,6 +185,16 @@ class Recovery:
     ailments: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Rebuild:
+    """A projection was rebuilt, or was about to be: the queries of that time met it."""
+
+    server: str
+    projection: str
+    began: float
+    ended: float
+
+
 @dataclass(slots=True)
 class History:
     """A run: what clients saw in it, and what was there afterwards."""
@@ -196,4 +206,5 @@ class History:
     """The command service's."""
     replicas: list[LogCopy] = field(default_factory=list)
     views: list[Views] = field(default_factory=list)
+    rebuilds: list[Rebuild] = field(default_factory=list)
     recovery: Recovery = Recovery(0.0, 10.0)

@@ -1,0 +1,1 @@
+"""Services under every fault that they have to survive, and the proof that they did."""

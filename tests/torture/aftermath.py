@@ -1,0 +1,140 @@
+"""What is there when a run is over: every log, every list of every projection, and how all are."""
+
+import asyncio
+import time
+from collections.abc import Iterable
+
+import grpc
+from google.protobuf.message import Message
+
+from shared.healthcheck import SERVING, health_of
+from tests.history.recorded import History, LogCopy, Pages, Rebuild, Views
+from tests.services.caller import RPC_OF
+from tests.services.deployment import CommandClient, QueryClient, tenant
+from tests.services.histories import WholeLog
+from tests.torture.stage import Stage
+from tests.torture.world import HOT, KNOWN, PORTS, TENANTS
+from tidemark.v1.query_pb2 import (
+    ListProjectionsRequest,
+    ProjectionState,
+    RebuildProjectionRequest,
+)
+from tidemark.v1.ship_pb2 import (
+    SHIP_STATUS_DOCKED,
+    ListPortCargoRequest,
+    ListPortsRequest,
+    ListShipsRequest,
+)
+from tidemark.v1.user_pb2 import ListBalanceChangesRequest, ListUsersRequest
+
+PATIENCE_S = 15.0
+PROJECTIONS = ("ships", "users")
+SMALL_PAGE = 7
+"""So that every list has several pages."""
+
+
+async def survey(history: History, stage: Stage) -> list[str]:
+    """Writes the logs and the views into the history.
+
+    Returns:
+        What is not as it should be, in sentences.
+    """
+    commands = CommandClient(stage.command.service.address)
+    queries = QueryClient(stage.query.service.address)
+    try:
+        log = await WholeLog.of(commands)
+        history.log = _copy("command", log)
+        position = log.checkpoint.position
+        history.replicas = [_copy("query", await _replica(queries, position))]
+        followed = await _views(queries, position)
+        for name in PROJECTIONS:
+            await rebuild(history, queries, name)
+        history.views = [Views("query", followed, await _views(queries, position))]
+        return await _ailments(stage, queries)
+    finally:
+        await commands.channel.close()
+        await queries.channel.close()
+
+
+async def rebuild(history: History, queries: QueryClient, name: str) -> None:
+    """Rebuilds a projection to the end.
+
+    Raises:
+        grpc.aio.AioRpcError: it came to none.
+    """
+    began = time.monotonic()
+    try:
+        request = RebuildProjectionRequest(name=name)
+        async for _ in queries.projections.RebuildProjection(request, timeout=PATIENCE_S):
+            pass
+    finally:
+        history.rebuilds.append(Rebuild("query", name, began, time.monotonic()))
+
+
+def _copy(server: str, log: WholeLog) -> LogCopy:
+    return LogCopy(server, tuple(log.records), bytes(log.checkpoint.digest))
+
+
+async def _replica(queries: QueryClient, position: int) -> WholeLog:
+    log = WholeLog()
+    async with asyncio.timeout(PATIENCE_S):
+        while log.checkpoint.position < position:
+            await log.read_on(queries)
+    return log
+
+
+async def _views(queries: QueryClient, position: int) -> tuple[Pages, ...]:
+    return tuple(
+        [
+            await _pages(queries, tenant_id, request)
+            for tenant_id in TENANTS
+            for request in _lists(position)
+        ]
+    )
+
+
+def _lists(position: int) -> Iterable[Message]:
+    yield ListShipsRequest(page_size=SMALL_PAGE, min_position=position)
+    yield ListShipsRequest(status=SHIP_STATUS_DOCKED, min_position=position)
+    yield ListUsersRequest(page_size=SMALL_PAGE, min_position=position)
+    yield ListPortsRequest(page_size=2, min_position=position)
+    for port in PORTS:
+        yield ListShipsRequest(port=port, page_size=SMALL_PAGE, min_position=position)
+        yield ListPortCargoRequest(port=port, min_position=position)
+    for user_id in (*HOT, KNOWN[-1]):
+        yield ListBalanceChangesRequest(user_id=user_id, page_size=20, min_position=position)
+
+
+async def _pages(queries: QueryClient, tenant_id: str, request: Message) -> Pages:
+    stub, method = RPC_OF[request.DESCRIPTOR.full_name]
+    call = getattr(getattr(queries, stub), method)
+    responses = []
+    page = request
+    while True:
+        response = await call(page, metadata=tenant(tenant_id), timeout=PATIENCE_S)
+        responses.append(response)
+        if not response.next_page_token:
+            return Pages(tenant_id, request, tuple(responses))
+        following = type(request)()
+        following.CopyFrom(request)
+        following.MergeFrom(type(request)(page_token=response.next_page_token))
+        page = following
+
+
+async def _ailments(stage: Stage, queries: QueryClient) -> list[str]:
+    found = []
+    for party in (stage.command, stage.query):
+        health = await health_of(party.service.address)
+        if health != SERVING:
+            found.append(f"The {party.name} service is {health}")
+    try:
+        projections = await queries.projections.ListProjections(
+            ListProjectionsRequest(), timeout=PATIENCE_S
+        )
+    except grpc.aio.AioRpcError as error:
+        return [*found, f"ListProjections: {error.code().name}"]
+    for each in projections.projections:
+        if each.state != ProjectionState.PROJECTION_STATE_LIVE:
+            state = ProjectionState.Name(each.state)
+            found.append(f"The projection {each.name} is {state}: {each.fault}")
+    return found

@@ -1,0 +1,294 @@
+"""The faults: each a name, and what it does to the services in the middle of their work."""
+
+import asyncio
+import os
+import random
+import shutil
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from examples.services import Service, ServiceFailed
+from tests.services.deployment import CommandClient, QueryClient
+from tests.services.histories import WholeLog
+from tests.services.serving import SERVING, channel_to, health_watch
+from tests.services.subscribing import reached
+from tests.torture.proxy import Mode
+from tests.torture.stage import Launch, Party, Stage
+
+Strike = Callable[[Stage, random.Random], Awaitable[None]]
+
+COMMAND = Launch("command_service")
+QUERY = Launch("query_service")
+
+
+NOTICE_S = 15.0
+"""Within which damage has to be noticed."""
+
+
+class Unnoticed(Exception):
+    """A service went on as if nothing were wrong."""
+
+
+@asynccontextmanager
+async def _as_it_is(folder: Path) -> AsyncIterator[Path]:
+    yield folder
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that goes wrong.
+
+    Args:
+        name: for people, and for the command line.
+        strike: makes it happen, and returns when it is over, with everything running again.
+        command: how the command service is started.
+        query: how the query service is started.
+        place: the folder in which the services keep what they keep, made in that of the run.
+        reason_it_cannot: why it cannot be made on this machine; empty: it can.
+    """
+
+    name: str
+    strike: Strike
+    command: Launch = COMMAND
+    query: Launch = QUERY
+    place: Callable[[Path], AbstractAsyncContextManager[Path]] = _as_it_is
+    reason_it_cannot: Callable[[], str] = lambda: ""
+
+
+# Processes
+
+
+async def _nothing(_: Stage, __: random.Random) -> None:
+    """To be compared with."""
+
+
+def _kill(*names: str) -> Strike:
+    async def strike(stage: Stage, choose: random.Random) -> None:
+        parties = [getattr(stage, name) for name in names]
+        for _ in range(2):
+            for party in parties:
+                await party.kill()
+            for party in parties:
+                await party.start()
+            await asyncio.sleep(choose.uniform(0, 0.3))
+
+    return strike
+
+
+def _terminate(name: str) -> Strike:
+    async def strike(stage: Stage, _: random.Random) -> None:
+        party: Party = getattr(stage, name)
+        code = await party.terminate()
+        if code != 0:
+            raise Unnoticed(f"The {name} service ended with code {code} when it was told to")
+        await party.start()
+
+    return strike
+
+
+def _freeze(name: str) -> Strike:
+    async def strike(stage: Stage, choose: random.Random) -> None:
+        party: Party = getattr(stage, name)
+        party.freeze()
+        await asyncio.sleep(choose.uniform(0.5, 3.0))
+        party.thaw()
+
+    return strike
+
+
+# Links
+
+
+def _link(mode: Mode) -> Strike:
+    async def strike(stage: Stage, choose: random.Random) -> None:
+        links = choose.sample(stage.links, choose.randint(1, 3))
+        for _ in range(2):
+            for link in links:
+                link.set(mode)
+            await asyncio.sleep(choose.uniform(0.1, 1.0))
+            for link in links:
+                link.set(Mode.PASS)
+            await asyncio.sleep(choose.uniform(0, 0.2))
+
+    return strike
+
+
+async def _delay(stage: Stage, choose: random.Random) -> None:
+    links = choose.sample(stage.links, choose.randint(1, 3))
+    for link in links:
+        link.delay_s = choose.uniform(0.02, 0.3)
+    await asyncio.sleep(choose.uniform(0.5, 1.5))
+    for link in links:
+        link.delay_s = 0.0
+
+
+# Others that want in
+
+
+async def _second_writer(stage: Stage, _: random.Random) -> None:
+    """A second command service on the same file, which has to refuse."""
+    for _attempt in range(2):
+        try:
+            second = await Service.start(
+                "command_service",
+                "--listen",
+                "127.0.0.1:0",
+                "--log",
+                f"sqlite:{stage.log}",
+                log=stage.folder / "second.log",
+            )
+        except ServiceFailed:
+            continue
+        await second.kill()
+        raise Unnoticed("A second command service started on the same file")
+    if "LOG_IN_USE" not in (stage.folder / "second.log").read_text():
+        raise Unnoticed("The second command service did not say why it refused")
+
+
+# Damage. It has to be noticed; then somebody puts the right files back.
+
+
+def _files(database: Path) -> list[Path]:
+    return [each for each in database.parent.glob(f"{database.name}*") if each.suffix != ".lock"]
+
+
+def _damaging(damage: Callable[[Path, Path, random.Random], None], *, is_refused: bool) -> Strike:
+    """Kills the command service, damages its log, and looks whether that is noticed.
+
+    Args:
+        damage: of a database, which has a copy from before in the folder that it is given.
+        is_refused: whether the command service itself has to notice; if not, its reader has to.
+    """
+
+    async def strike(stage: Stage, choose: random.Random) -> None:
+        earlier = stage.folder / "earlier"
+        earlier.mkdir()
+        _back_up(stage.log, earlier / "log.db")
+        await asyncio.sleep(choose.uniform(0.3, 0.6))
+        # What is damaged now, its reader has seen.
+        stage.command.proxies[0].set(Mode.CUT)
+        await _in_step(stage)
+        await stage.command.kill()
+        intact = stage.folder / "intact"
+        intact.mkdir()
+        for file in _files(stage.log):
+            shutil.copy2(file, intact)
+        damage(stage.log, earlier, choose)
+        try:
+            if is_refused:
+                await _refused(stage)
+            else:
+                await _noticed_by_reader(stage)
+        finally:
+            for file in _files(stage.log):
+                file.unlink()
+            for file in intact.iterdir():
+                shutil.copy2(file, stage.log.parent)
+        await stage.query.kill()
+        await stage.command.start()
+        await stage.query.start()
+        stage.command.proxies[0].set(Mode.PASS)
+
+    return strike
+
+
+async def _in_step(stage: Stage) -> None:
+    """Returns once the query service has all that the command service has."""
+    commands = CommandClient(stage.command.service.address)
+    queries = QueryClient(stage.query.service.address)
+    try:
+        async with asyncio.timeout(NOTICE_S):
+            await reached(queries.log, (await WholeLog.of(commands)).checkpoint.position)
+    finally:
+        await commands.channel.close()
+        await queries.channel.close()
+
+
+async def _refused(stage: Stage) -> None:
+    try:
+        await stage.command.start()
+    except ServiceFailed:
+        if "LOG_CORRUPT" not in stage.command.output.read_text():
+            raise Unnoticed("The command service did not say why it refused") from None
+        return
+    await stage.command.kill()
+    raise Unnoticed("The command service started on a log that is damaged")
+
+
+async def _noticed_by_reader(stage: Stage) -> None:
+    await stage.command.start()
+    try:
+        async with asyncio.timeout(NOTICE_S), channel_to(stage.query.service) as channel:
+            watch = health_watch(channel, "")
+            while (await watch.read()).status == SERVING:
+                pass
+    except TimeoutError:
+        raise Unnoticed("The query service did not see that the log lacks what it has") from None
+    finally:
+        await stage.command.kill()
+
+
+def _flip_last_event(database: Path, _: Path, choose: random.Random) -> None:
+    connection = sqlite3.connect(database)
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    [records] = connection.execute(
+        "SELECT records FROM chunks ORDER BY position DESC LIMIT 1"
+    ).fetchone()
+    connection.close()
+    content = bytearray(database.read_bytes())
+    # It has the end of the chunk in one piece, unless a page ends there.
+    places = [content.find(records[-size:]) + size for size in (200, 100, 50, 25)]
+    end = max(places)
+    content[end - choose.randint(1, 20)] ^= 1 << choose.randrange(8)
+    database.write_bytes(content)
+
+
+def _flip_wal(database: Path, _: Path, choose: random.Random) -> None:
+    wal = database.with_name(f"{database.name}-wal")
+    content = bytearray(wal.read_bytes())
+    content[int(len(content) * choose.uniform(0.5, 0.9))] ^= 1 << choose.randrange(8)
+    wal.write_bytes(content)
+
+
+def _truncate_wal(database: Path, _: Path, choose: random.Random) -> None:
+    wal = database.with_name(f"{database.name}-wal")
+    os.truncate(wal, int(wal.stat().st_size * choose.uniform(0.3, 0.9)))
+
+
+def _put_back(database: Path, earlier: Path, _: random.Random) -> None:
+    for file in _files(database):
+        file.unlink()
+    shutil.copy2(earlier / "log.db", database)
+
+
+def _back_up(database: Path, target: Path) -> None:
+    source = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
+    copy = sqlite3.connect(target)
+    source.backup(copy)
+    source.close()
+    copy.close()
+
+
+FAULTS = (
+    Fault("nothing", _nothing),
+    Fault("kill command", _kill("command")),
+    Fault("kill query", _kill("query")),
+    Fault("kill both", _kill("command", "query")),
+    Fault("terminate command", _terminate("command")),
+    Fault("terminate query", _terminate("query")),
+    Fault("freeze command", _freeze("command")),
+    Fault("freeze query", _freeze("query")),
+    Fault("cut", _link(Mode.CUT)),
+    Fault("half-open", _link(Mode.SILENT)),
+    Fault("half-close", _link(Mode.HALF_CLOSED)),
+    Fault("delay", _delay),
+    Fault("second writer", _second_writer),
+    Fault("flip event", _damaging(_flip_last_event, is_refused=True)),
+    Fault("flip WAL", _damaging(_flip_wal, is_refused=False)),
+    Fault("truncate WAL", _damaging(_truncate_wal, is_refused=False)),
+    Fault("old backup", _damaging(_put_back, is_refused=False)),
+)
+"""Every fault that there is."""

@@ -1,0 +1,321 @@
+"""One run: services, clients, a fault in the middle of it all, and what the checker says of it."""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import grpc
+
+from tests.history.checker import check
+from tests.history.coverage import missing
+from tests.history.recorded import (
+    Call,
+    Failure,
+    History,
+    Recovery,
+    Subscription,
+    Unknown,
+    Watch,
+)
+from tests.services.deployment import CommandClient, QueryClient
+from tests.torture.aftermath import PROJECTIONS, rebuild, survey
+from tests.torture.faults import Fault
+from tests.torture.recorder import (
+    Line,
+    Recorder,
+    Subscriber,
+    command_id_of,
+    is_final,
+    watch,
+)
+from tests.torture.stage import Stage, stage
+from tests.torture.workload import Workload
+from tests.torture.world import HOT, TENANTS, World
+from tidemark.v1.command_pb2 import CommandReceipt
+from tidemark.v1.event_pb2 import EventFilter, RecordedEvent
+from tidemark.v1.ship_pb2 import WatchShipRequest
+from tidemark.v1.user_pb2 import CreateUser, GetUserRequest, WatchUserRequest
+
+BEFORE_S = (0.3, 0.9)
+"""From when all clients are at it until the fault."""
+
+AFTER_S = 0.3
+RECOVERY_S = 10.0
+GIVE_UP_S = 30.0
+END_S = 25.0
+"""Until every client has come to an end after it was told to."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of a run."""
+
+    fault: str
+    seed: int
+    acknowledged: int
+    unknown: int
+    """Commands with a command_id to which at least one attempt got no answer."""
+    resolved: int
+    """Of these, the ones whose outcome became known by asking again."""
+    lost: int
+    duplicated: int
+    recovery_s: float
+    complaints: tuple[str, ...]
+    """Each a sentence; none: all promises were kept."""
+
+
+async def play(fault: Fault, seed: int, folder: Path) -> Verdict:
+    """Runs the workload with a fault in it, and judges."""
+    choose = random.Random(f"{fault.name} {seed}")  # noqa: S311  # no secret
+    history = History()
+    complaints: list[str] = []
+    async with AsyncExitStack() as stack:
+        place = await stack.enter_async_context(fault.place(folder))
+        actors = await stack.enter_async_context(stage(place, fault.command, fault.query))
+        async with _clients(history, actors, seed, complaints) as clients:
+            await asyncio.sleep(choose.uniform(*BEFORE_S))
+            await fault.strike(actors, choose)
+            history.recovery = await _recovery(history, actors, seed)
+            await asyncio.sleep(AFTER_S)
+            await clients.finish()
+            complaints += await survey(history, actors)
+            await clients.catch_up(len(history.log.records))
+    kinds = missing(history)
+    complaints += [f"It proves nothing of {kind}, which did not occur" for kind in kinds]
+    return _verdict(fault, seed, history, complaints)
+
+
+class _Clients:
+    """Everybody who calls the services during a run."""
+
+    def __init__(
+        self,
+        workload: Workload,
+        writing: list[asyncio.Task[None]],
+        reading: list[asyncio.Task[None]],
+        subscribers: dict[asyncio.Task[None], Subscriber],
+        complaints: list[str],
+    ) -> None:
+        self._workload = workload
+        self._writing = writing
+        self._reading = reading
+        self._subscribers = subscribers
+        self._complaints = complaints
+
+    async def finish(self) -> None:
+        """Has the writers and the readers come to an end."""
+        self._workload.stop()
+        async with asyncio.timeout(END_S):
+            await asyncio.gather(*self._writing)
+        for each in self._reading:
+            each.cancel()
+        await asyncio.gather(*self._reading, return_exceptions=True)
+
+    async def catch_up(self, position: int) -> None:
+        """Has the subscribers come to the head, or complains."""
+        for task, subscriber in self._subscribers.items():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            try:
+                async with asyncio.timeout(RECOVERY_S):
+                    await subscriber.until(position)
+            except TimeoutError:
+                self._complaints.append(
+                    f"A subscriber came no further than {subscriber.position} of {position}:"
+                    f" {subscriber.last_error}"
+                )
+
+
+@asynccontextmanager
+async def _clients(
+    history: History, actors: Stage, seed: int, complaints: list[str]
+) -> AsyncIterator[_Clients]:
+    async with AsyncExitStack() as stack:
+        addresses = actors.command.proxies[0].address, actors.query.proxies[0].address
+
+        def recorder(name: str, tenant_id: str) -> Recorder:
+            made = Recorder(history, name, tenant_id, *addresses)
+            stack.push_async_callback(made.close)
+            return made
+
+        worlds = {tenant_id: World() for tenant_id in TENANTS}
+        workload = Workload(worlds, recorder, seed)
+        await workload.found()
+        tasks: list[asyncio.Task[None]] = []
+
+        def start(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+            tasks.append(asyncio.create_task(work))
+            return tasks[-1]
+
+        lines: list[Line[Any]] = []
+
+        def line(kind: type[CommandClient | QueryClient], address: str) -> Line[Any]:
+            lines.append(Line(kind, address))
+            return lines[-1]
+
+        try:
+            writing = [start(each) for each in workload.writing()]
+            reading = [start(each) for each in workload.reading()]
+            reading.append(start(_rebuild_again_and_again(history, actors)))
+            for watched in _watches():
+                history.watches.append(watched)
+                reading.append(start(watch(watched, line(QueryClient, addresses[1]))))
+            subscribers = {}
+            for number, (kind, record) in enumerate(_subscriptions()):
+                history.subscriptions.append(record)
+                address = addresses[0] if kind is CommandClient else addresses[1]
+                subscriber = Subscriber(record, line(kind, address))
+                patience = 20 if number % 2 else 1_000_000
+                following = _follow(subscriber, patience, worlds)
+                subscribers[start(following)] = subscriber
+            yield _Clients(workload, writing, reading, subscribers, complaints)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for each in lines:
+                await each.close()
+
+
+def _subscriptions() -> list[tuple[type[CommandClient | QueryClient], Subscription]]:
+    everything = EventFilter()
+    ships = EventFilter(aggregate_types=["ship"])
+    hot = EventFilter(aggregate_ids=HOT[:1])
+    docked = EventFilter(event_types=["tidemark.v1.ShipDocked"])
+    return [
+        (CommandClient, Subscription("subscriber-1", "*", everything)),
+        (QueryClient, Subscription("subscriber-2", "*", everything)),
+        (CommandClient, Subscription("subscriber-3", "red", ships)),
+        (QueryClient, Subscription("subscriber-4", "blue", hot)),
+        (QueryClient, Subscription("subscriber-5", "red", docked)),
+    ]
+
+
+def _watches() -> list[Watch]:
+    return [
+        Watch("watcher-1", "red", WatchShipRequest(ship_id=HOT[0])),
+        Watch("watcher-2", "blue", WatchUserRequest(user_id=HOT[1])),
+    ]
+
+
+async def _follow(subscriber: Subscriber, patience: int, worlds: dict[str, World]) -> None:
+    """Follows the log, and tells the others of the moments at which something happened."""
+    position = 1
+    while True:
+        await subscriber.until(position, patience)
+        position = subscriber.position + 1
+        if subscriber.newest is not None and subscriber.newest.events:
+            event = RecordedEvent.FromString(subscriber.newest.events[0])
+            worlds[event.tenant_id].times.append(event.occurred_at)
+
+
+async def _rebuild_again_and_again(history: History, actors: Stage) -> None:
+    line = Line(QueryClient, actors.query.proxies[0].address)
+    try:
+        while True:
+            for name in PROJECTIONS:
+                with contextlib.suppress(grpc.aio.AioRpcError):
+                    await rebuild(history, line.client, name)
+                await asyncio.sleep(AFTER_S)
+    finally:
+        await line.close()
+
+
+async def _recovery(history: History, actors: Stage, seed: int) -> Recovery:
+    """How long it takes until a new client's command is acknowledged, and is seen everywhere."""
+    began = time.monotonic()
+    user_id = f"probe-{seed}"
+    command = CreateUser(user_id=user_id, username="red probe", balance=1)
+    command.context.command_id = str(UUID(int=seed + 1, version=4))
+    answer: object = None
+    while time.monotonic() < began + GIVE_UP_S:
+        probe = Recorder(
+            history,
+            "probe",
+            "red",
+            actors.command.proxies[0].address,
+            actors.query.proxies[0].address,
+        )
+        try:
+            if not isinstance(answer, CommandReceipt):
+                answer = await probe.command(command)
+            if isinstance(answer, CommandReceipt):
+                request = GetUserRequest(user_id=user_id, min_position=answer.position)
+                shown = await probe.ask(request)
+                if not isinstance(shown, Failure | Unknown):
+                    return Recovery(time.monotonic() - began, RECOVERY_S)
+        finally:
+            await probe.close()
+    return Recovery(time.monotonic() - began, RECOVERY_S, ("Nothing new was to be seen",))
+
+
+def _verdict(fault: Fault, seed: int, history: History, complaints: list[str]) -> Verdict:
+    violations = check(history)
+    complaints = [
+        f"Invariant {each.invariant}: {each.sentence}" for each in violations
+    ] + complaints
+    unknown, resolved = _outcomes(history.calls)
+    if len(resolved) < len(unknown):
+        first = min(unknown - resolved)
+        complaints.append(f"{len(unknown - resolved)} outcomes remain unknown, as that of {first}")
+    receipts = [call for call in history.calls if _is_acknowledged(call)]
+    return Verdict(
+        fault.name,
+        seed,
+        acknowledged=len(receipts),
+        unknown=len(unknown),
+        resolved=len(resolved),
+        lost=_lost(history, receipts),
+        duplicated=_duplicated(history),
+        recovery_s=history.recovery.seconds,
+        complaints=tuple(complaints),
+    )
+
+
+def _is_acknowledged(call: Call) -> bool:
+    return isinstance(call.answer, CommandReceipt) and call.answer.position > 0
+
+
+def _outcomes(calls: list[Call]) -> tuple[set[str], set[str]]:
+    """The ids of commands of which one attempt stayed unanswered; and of those that are known."""
+    unknown, known = set(), set()
+    for call in calls:
+        if call.server != "command" or not (command_id := command_id_of(call.request)):
+            continue
+        if isinstance(call.answer, Unknown):
+            unknown.add(command_id)
+        elif is_final(call.answer):
+            known.add(command_id)
+    return unknown, unknown & known
+
+
+def _lost(history: History, receipts: list[Call]) -> int:
+    """Receipts that the log has nothing of."""
+    events = _by_position(history)
+    return sum(
+        call.answer.position not in events  # type: ignore[union-attr]  # a receipt
+        or events[call.answer.position].causation_id != call.answer.command_id  # type: ignore[union-attr]  # the same
+        for call in receipts
+    )
+
+
+def _duplicated(history: History) -> int:
+    """Commands that had a second effect: none of them causes more than one event."""
+    seen: set[tuple[str, str]] = set()
+    again: set[tuple[str, str]] = set()
+    for event in _by_position(history).values():
+        key = event.tenant_id, event.causation_id
+        (again if key in seen else seen).add(key)
+    return len(again)
+
+
+def _by_position(history: History) -> dict[int, RecordedEvent]:
+    events = map(RecordedEvent.FromString, history.log.records)
+    return {event.position: event for event in events}

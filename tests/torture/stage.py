@@ -1,0 +1,144 @@
+"""The services of a run, each behind a proxy, so that every link between two can be attacked."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from examples.services import Service
+from tests.services.deployment import CommandClient, QueryClient
+from tests.torture.proxy import Proxy
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a service is started: the module that is it, and what it finds in its environment."""
+
+    module: str
+    arguments: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+class Party:
+    """One service of a run: its process, which comes and goes, and its address, which stays.
+
+    Args:
+        name: for people.
+        launch: how to start it.
+        arguments: its options, but for where to listen.
+        folder: for what it logs.
+        proxy: what its clients connect to.
+    """
+
+    def __init__(
+        self, name: str, launch: Launch, arguments: tuple[str, ...], folder: Path, proxy: Proxy
+    ) -> None:
+        self.name = name
+        self.launch = launch
+        self.arguments = arguments
+        self.output = folder / f"{name}.log"
+        self.proxies = [proxy]
+        self.service: Service
+
+    async def start(self) -> None:
+        """Starts it, again if it was stopped.
+
+        Raises:
+            examples.services.ServiceFailed: it would not start.
+        """
+        self.service = await Service.start(
+            self.launch.module,
+            "--listen",
+            "127.0.0.1:0",
+            *self.arguments,
+            *self.launch.arguments,
+            env=self.launch.env,
+            log=self.output,
+        )
+        for proxy in self.proxies:
+            proxy.target = self.service.address
+
+    async def kill(self) -> None:
+        """Ends it as a power cut would, for the process."""
+        await self.service.kill()
+
+    async def terminate(self) -> int:
+        """Has it drain and end; its exit code."""
+        return await self.service.stop()
+
+    def freeze(self) -> None:
+        """Stops it in whatever it does."""
+        self.service.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Has it go on as if nothing had been."""
+        self.service.process.send_signal(signal.SIGCONT)
+
+    async def exit_code(self, within: float) -> int:
+        """How it ended by itself.
+
+        Args:
+            within: seconds.
+
+        Raises:
+            TimeoutError: it did not.
+        """
+        async with asyncio.timeout(within):
+            return await self.service.process.wait()
+
+
+class Stage:
+    """What a run takes place on. Made by `stage`."""
+
+    def __init__(self, folder: Path, command: Party, query: Party, upstream: Proxy) -> None:
+        self.folder = folder
+        self.command = command
+        self.query = query
+        self.upstream = upstream
+        self.commands = CommandClient(command.proxies[0].address)
+        self.queries = QueryClient(query.proxies[0].address)
+
+    @property
+    def log(self) -> Path:
+        """The command service's database."""
+        return self.folder / "command" / "log.db"
+
+    @property
+    def store(self) -> Path:
+        """The query service's folder."""
+        return self.folder / "query"
+
+    @property
+    def links(self) -> list[Proxy]:
+        """Every connection between two parties: the clients' two, and the services' one."""
+        return [self.command.proxies[0], self.query.proxies[0], self.upstream]
+
+
+@asynccontextmanager
+async def stage(folder: Path, command: Launch, query: Launch) -> AsyncIterator[Stage]:
+    """A command service, and a query service that follows it, running; both with clients."""
+    (folder / "command").mkdir(parents=True, exist_ok=True)
+    async with AsyncExitStack() as stack:
+        to_command, to_query, upstream = [
+            await stack.enter_async_context(Proxy.to("127.0.0.1:9")) for _ in range(3)
+        ]
+        log = f"sqlite:{folder / 'command' / 'log.db'}"
+        first = Party("command", command, ("--log", log), folder, to_command)
+        first.proxies.append(upstream)
+        arguments = ("--upstream", upstream.address, "--store", str(folder / "query"))
+        second = Party("query", query, arguments, folder, to_query)
+        for party in (first, second):
+            await party.start()
+            stack.push_async_callback(_end, party)
+        actors = Stage(folder, first, second, upstream)
+        stack.push_async_callback(actors.commands.channel.close)
+        stack.push_async_callback(actors.queries.channel.close)
+        yield actors
+
+
+async def _end(party: Party) -> None:
+    if party.service.process.returncode is None:
+        party.thaw()
+        await party.kill()
