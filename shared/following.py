@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 
 import grpc
 import structlog
@@ -28,11 +29,8 @@ OPTIONS = [
     ("grpc.max_receive_message_length", 8 << 20),
     # What is named is the service itself, whatever proxy the environment names.
     ("grpc.enable_http_proxy", 0),
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 500),
+    # Each attempt connects anew, rather than by a connection that others have left behind.
+    ("grpc.use_local_subchannel_pool", 1),
 ]
 
 logger = structlog.get_logger(__name__)
@@ -52,39 +50,51 @@ async def follow(
             cannot mend that.
     """
     backoff = MIN_BACKOFF_S
+    while True:
+        have = resume_from()
+        is_following = False
+        try:
+            async with aclosing(_stream(upstream, have)) as responses:
+                async for response in responses:
+                    if not is_following:
+                        logger.info("following", upstream=upstream, after=have.position)
+                    is_following = True
+                    backoff = MIN_BACKOFF_S
+                    yield response
+        except grpc.aio.AioRpcError as error:
+            _raise_if_diverged(error, have)
+            logger.warning(
+                "upstream_away", upstream=upstream, code=error.code().name, why=error.details()
+            )
+        except TimeoutError:
+            logger.warning("upstream_silent", upstream=upstream, after_s=SILENCE_S)
+        await asyncio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311  # no secret
+        backoff = min(2 * backoff, MAX_BACKOFF_S)
+
+
+async def _stream(upstream: str, have: Head) -> AsyncGenerator[StoredSubscribeResponse, None]:
+    """One stream, on a connection of its own: that of a stream which fell silent may be dead.
+
+    Raises:
+        TimeoutError: it has fallen silent.
+    """
     async with grpc.aio.insecure_channel(upstream, options=OPTIONS) as channel:
         subscribe = channel.unary_stream(
             METHOD,
             request_serializer=SubscribeRequest.SerializeToString,
             response_deserializer=StoredSubscribeResponse.FromString,
         )
-        while True:
-            have = resume_from()
-            is_following = False
-            request = SubscribeRequest(after_position=have.position, after_digest=have.digest)
-            stream = subscribe(request, metadata=((TENANT_HEADER, EVERY_TENANT),))
-            try:
-                while True:
-                    async with asyncio.timeout(SILENCE_S):
-                        response = await stream.read()
-                    if not isinstance(response, StoredSubscribeResponse):  # the end
-                        break
-                    if not is_following:
-                        logger.info("following", upstream=upstream, after=have.position)
-                    is_following = True
-                    backoff = MIN_BACKOFF_S
-                    yield response
-            except grpc.aio.AioRpcError as error:
-                _raise_if_diverged(error, have)
-                logger.warning(
-                    "upstream_away", upstream=upstream, code=error.code().name, why=error.details()
-                )
-            except TimeoutError:
-                logger.warning("upstream_silent", upstream=upstream, after_s=SILENCE_S)
-            finally:
-                stream.cancel()
-            await asyncio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311  # no secret
-            backoff = min(2 * backoff, MAX_BACKOFF_S)
+        request = SubscribeRequest(after_position=have.position, after_digest=have.digest)
+        stream = subscribe(request, metadata=((TENANT_HEADER, EVERY_TENANT),))
+        try:
+            while True:
+                async with asyncio.timeout(SILENCE_S):
+                    response = await stream.read()
+                if not isinstance(response, StoredSubscribeResponse):  # the end
+                    return
+                yield response
+        finally:
+            stream.cancel()
 
 
 def _raise_if_diverged(error: grpc.aio.AioRpcError, have: Head) -> None:

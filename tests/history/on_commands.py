@@ -152,6 +152,8 @@ def _causes(timeline: Timeline, call: Call, events: Sequence[RecordedEvent]) -> 
     rules = RULES_OF[call.request.DESCRIPTOR.full_name]
     key = key_of(events[0])
     target = target_of(call)
+    if any(key_of(event) != key for event in events):
+        return False
     if target.aggregate_type != key.aggregate_type or target.aggregate_id not in {
         "",
         key.aggregate_id,

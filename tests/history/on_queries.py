@@ -122,7 +122,9 @@ def _judge_absence(call: Call, timeline: Timeline) -> Iterator[Violation]:
         if request.as_of.WhichOneof("moment") == "position":
             position = request.as_of.position
         elif request.as_of.WhichOneof("moment") == "time":
-            position = timeline.position_at(time_of_timestamp(request.as_of.time))
+            # A copy that has not come that far yet answers for its own head.
+            moment = timeline.position_at(time_of_timestamp(request.as_of.time))
+            position = min(moment, request.min_position)
     state = timeline.state_at(key, position)
     newest = timeline.state_at(key, timeline.head)
     if state is not None and not getattr(newest, "deleted", False):

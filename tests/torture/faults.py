@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from examples.services import Service, ServiceFailed
+from shared.process import EXIT_OUTCOME_UNKNOWN
 from tests.services.deployment import CommandClient, QueryClient
 from tests.services.histories import WholeLog
 from tests.services.serving import SERVING, channel_to, health_watch
 from tests.services.subscribing import reached
+from tests.torture.faulty_disk import lose_power
 from tests.torture.proxy import Mode
+from tests.torture.service import SERVICE_VARIABLE
 from tests.torture.stage import Launch, Party, Stage
 
 Strike = Callable[[Stage, random.Random], Awaitable[None]]
@@ -148,6 +151,49 @@ async def _second_writer(stage: Stage, _: random.Random) -> None:
         raise Unnoticed("The second command service did not say why it refused")
 
 
+# Disks
+
+
+def _on_faulty_disk(module: str) -> Launch:
+    return Launch("tests.torture.service", env={SERVICE_VARIABLE: module})
+
+
+def _failing_disk(name: str, failure: str) -> Strike:
+    """The disk of a service fails. A full one the service survives; of any other it has to die."""
+
+    async def strike(stage: Stage, choose: random.Random) -> None:
+        party: Party = getattr(stage, name)
+        party.switch.write_text(failure)
+        if failure == "full":
+            await asyncio.sleep(choose.uniform(0.3, 1.0))
+            party.switch.unlink()
+            return
+        try:
+            code = await party.exit_code(NOTICE_S)
+        except TimeoutError:
+            raise Unnoticed(f"The {name} service went on after {failure} failed") from None
+        finally:
+            party.switch.unlink()
+        if code != EXIT_OUTCOME_UNKNOWN or "commit_outcome_unknown" not in party.last_line:
+            raise Unnoticed(f"The {name} service ended with code {code}: {party.last_line}")
+        await party.start()
+
+    return strike
+
+
+def _power_loss(name: str) -> Strike:
+    async def strike(stage: Stage, choose: random.Random) -> None:
+        party: Party = getattr(stage, name)
+        for keep in (None, choose):
+            await party.kill()
+            folder = stage.log.parent if name == "command" else stage.store
+            lose_power(folder, keep)
+            await party.start()
+            await asyncio.sleep(choose.uniform(0.1, 0.4))
+
+    return strike
+
+
 # Damage. It has to be noticed; then somebody puts the right files back.
 
 
@@ -272,6 +318,9 @@ def _back_up(database: Path, target: Path) -> None:
     copy.close()
 
 
+FAULTY_COMMAND = _on_faulty_disk("command_service")
+FAULTY_QUERY = _on_faulty_disk("query_service")
+
 FAULTS = (
     Fault("nothing", _nothing),
     Fault("kill command", _kill("command")),
@@ -285,6 +334,13 @@ FAULTS = (
     Fault("half-open", _link(Mode.SILENT)),
     Fault("half-close", _link(Mode.HALF_CLOSED)),
     Fault("delay", _delay),
+    Fault("full disk of command", _failing_disk("command", "full"), command=FAULTY_COMMAND),
+    Fault("full disk of query", _failing_disk("query", "full"), query=FAULTY_QUERY),
+    Fault("fsync of command", _failing_disk("command", "fsync"), command=FAULTY_COMMAND),
+    Fault("write of command", _failing_disk("command", "write"), command=FAULTY_COMMAND),
+    Fault("write of query", _failing_disk("query", "write"), query=FAULTY_QUERY),
+    Fault("power loss of command", _power_loss("command"), command=FAULTY_COMMAND),
+    Fault("power loss of query", _power_loss("query"), query=FAULTY_QUERY),
     Fault("second writer", _second_writer),
     Fault("flip event", _damaging(_flip_last_event, is_refused=True)),
     Fault("flip WAL", _damaging(_flip_wal, is_refused=False)),

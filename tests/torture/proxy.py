@@ -107,12 +107,12 @@ class Proxy:
             while chunk := await source.read(CHUNK_BYTES):
                 if self.delay_s:
                     await asyncio.sleep(self.delay_s)
-                if link.is_silent:
+                if link.is_silent or sink in link.finished:
                     continue
                 sink.write(chunk)
                 await sink.drain()
-            if sink.can_write_eof() and not link.is_silent:
-                sink.write_eof()
+            if not link.is_silent:
+                link.finish(sink)
         except OSError:
             link.reset()
 
@@ -126,6 +126,7 @@ class _Link:
         self._client = client
         self._server = server
         self.is_silent = is_silent
+        self.finished: set[asyncio.StreamWriter] = set()
 
     def reset(self) -> None:
         """Ends it for both without a farewell."""
@@ -134,8 +135,13 @@ class _Link:
 
     def half_close(self) -> None:
         """Tells the client that no more will come."""
-        if self._client.can_write_eof() and not self._client.is_closing():
-            self._client.write_eof()
+        self.finish(self._client)
+
+    def finish(self, sink: asyncio.StreamWriter) -> None:
+        """Tells one side that no more will come."""
+        if sink not in self.finished and not sink.is_closing():
+            self.finished.add(sink)
+            sink.write_eof()
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import grpc
 
+from examples.services import ServiceFailed
 from tests.history.checker import check
 from tests.history.coverage import missing
 from tests.history.recorded import (
@@ -26,7 +27,7 @@ from tests.history.recorded import (
 )
 from tests.services.deployment import CommandClient, QueryClient
 from tests.torture.aftermath import PROJECTIONS, rebuild, survey
-from tests.torture.faults import Fault
+from tests.torture.faults import Fault, Unnoticed
 from tests.torture.recorder import (
     Line,
     Recorder,
@@ -36,7 +37,7 @@ from tests.torture.recorder import (
     watch,
 )
 from tests.torture.stage import Stage, stage
-from tests.torture.workload import Workload
+from tests.torture.workload import RunFailed, Workload
 from tests.torture.world import HOT, TENANTS, World
 from tidemark.v1.command_pb2 import CommandReceipt
 from tidemark.v1.event_pb2 import EventFilter, RecordedEvent
@@ -47,6 +48,7 @@ BEFORE_S = (0.3, 0.9)
 """From when all clients are at it until the fault."""
 
 AFTER_S = 0.3
+MOST_AFTER = 20
 RECOVERY_S = 10.0
 GIVE_UP_S = 30.0
 END_S = 25.0
@@ -73,9 +75,21 @@ class Verdict:
 
 async def play(fault: Fault, seed: int, folder: Path) -> Verdict:
     """Runs the workload with a fault in it, and judges."""
-    choose = random.Random(f"{fault.name} {seed}")  # noqa: S311  # no secret
     history = History()
     complaints: list[str] = []
+    try:
+        await _play(fault, seed, folder, history, complaints)
+    except (RunFailed, ServiceFailed, Unnoticed, TimeoutError, grpc.aio.AioRpcError) as error:
+        complaints.append(f"The run came to no end: {type(error).__name__} {error}")
+    kinds = missing(history)
+    complaints += [f"It proves nothing of {kind}, which did not occur" for kind in kinds]
+    return _verdict(fault, seed, history, complaints)
+
+
+async def _play(
+    fault: Fault, seed: int, folder: Path, history: History, complaints: list[str]
+) -> None:
+    choose = random.Random(f"{fault.name} {seed}")  # noqa: S311  # no secret
     async with AsyncExitStack() as stack:
         place = await stack.enter_async_context(fault.place(folder))
         actors = await stack.enter_async_context(stage(place, fault.command, fault.query))
@@ -83,13 +97,18 @@ async def play(fault: Fault, seed: int, folder: Path) -> Verdict:
             await asyncio.sleep(choose.uniform(*BEFORE_S))
             await fault.strike(actors, choose)
             history.recovery = await _recovery(history, actors, seed)
-            await asyncio.sleep(AFTER_S)
+            await _until_everything_occurred(history)
             await clients.finish()
             complaints += await survey(history, actors)
             await clients.catch_up(len(history.log.records))
-    kinds = missing(history)
-    complaints += [f"It proves nothing of {kind}, which did not occur" for kind in kinds]
-    return _verdict(fault, seed, history, complaints)
+
+
+async def _until_everything_occurred(history: History) -> None:
+    """Lets the clients go on for a while, and until they have done all that they can do."""
+    for _ in range(MOST_AFTER):
+        await asyncio.sleep(AFTER_S)
+        if not missing(history):
+            return
 
 
 class _Clients:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from examples.services import Service
 from tests.services.deployment import CommandClient, QueryClient
+from tests.torture.faulty_disk import FAIL_VARIABLE
 from tests.torture.proxy import Proxy
 
 
@@ -39,6 +40,8 @@ class Party:
         self.launch = launch
         self.arguments = arguments
         self.output = folder / f"{name}.log"
+        self.switch = folder / f"{name}.fail"
+        """See `tests.torture.faulty_disk`."""
         self.proxies = [proxy]
         self.service: Service
 
@@ -54,7 +57,7 @@ class Party:
             "127.0.0.1:0",
             *self.arguments,
             *self.launch.arguments,
-            env=self.launch.env,
+            env={**self.launch.env, FAIL_VARIABLE: str(self.switch)},
             log=self.output,
         )
         for proxy in self.proxies:
@@ -75,6 +78,11 @@ class Party:
     def thaw(self) -> None:
         """Has it go on as if nothing had been."""
         self.service.process.send_signal(signal.SIGCONT)
+
+    @property
+    def last_line(self) -> str:
+        """The last that it logged."""
+        return self.output.read_text().rstrip().rpartition("\n")[2]
 
     async def exit_code(self, within: float) -> int:
         """How it ended by itself.

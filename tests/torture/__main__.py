@@ -1,0 +1,185 @@
+"""Runs every fault with some seeds, each run a process, and prints a table: `make torture`."""
+
+import asyncio
+import json
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Column, Table
+
+from tests.torture.controls import CONTROLS
+from tests.torture.faults import FAULTS, Fault
+from tests.torture.run import Verdict, play
+
+FOLDER = Path("build/torture")
+WIDTH = 120
+"""Where there is no terminal to say."""
+
+RUN_S = 180.0
+"""After which a run is given up."""
+
+console = Console(width=None if sys.stdout.isatty() else WIDTH)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def torture(
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds of each fault.")] = 3,
+    seed: Annotated[int | None, typer.Option(help="Just this one.")] = None,
+    fault: Annotated[str | None, typer.Option(help="Just this one.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at the same time.")] = os.cpu_count() or 1,
+    as_json: Annotated[bool, typer.Option("--json", hidden=True)] = False,
+) -> None:
+    """Run both services under faults, and check what their clients saw."""
+    known = [*FAULTS, *(control.fault for control in CONTROLS)]
+    chosen = [each for each in known if fault in {None, each.name}]
+    if not chosen:
+        names = ", ".join(each.name for each in known)
+        raise typer.BadParameter(f"there is no {fault!r}; there are: {names}")
+    if as_json:
+        [only] = chosen
+        sys.stdout.write(json.dumps(asdict(asyncio.run(_play(only, seed or 0)))))
+        return
+    numbers = [seed] if seed is not None else list(range(1, seeds + 1))
+    began = time.monotonic()
+    verdicts = asyncio.run(_play_all(chosen, numbers, jobs))
+    has_failed = _report(chosen, verdicts)
+    console.print(
+        f"{len(verdicts)} runs in {time.monotonic() - began:.0f} s; {FOLDER}/results.json"
+    )
+    raise typer.Exit(1 if has_failed else 0)
+
+
+async def _play(fault: Fault, seed: int) -> Verdict:
+    folder = FOLDER / f"{fault.name.replace(' ', '-')}-{seed}"
+    folder.mkdir(parents=True)
+    return await play(fault, seed, folder.resolve())
+
+
+async def _play_all(faults: Sequence[Fault], seeds: Sequence[int], jobs: int) -> list[Verdict]:
+    room = asyncio.Semaphore(jobs)
+    possible = [fault for fault in faults if not fault.reason_it_cannot()]
+    await asyncio.to_thread(_clear)
+    with Progress(
+        TextColumn("torture"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    ) as progress:
+        task = progress.add_task("", total=len(possible) * len(seeds))
+
+        async def one(fault: Fault, seed: int) -> Verdict:
+            async with room:
+                verdict = await _in_process(fault, seed)
+            progress.advance(task)
+            return verdict
+
+        runs = [one(fault, seed) for seed in seeds for fault in possible]
+        verdicts = await asyncio.gather(*runs)
+    content = json.dumps([asdict(each) for each in verdicts], indent=1)
+    await asyncio.to_thread((FOLDER / "results.json").write_text, content)
+    return verdicts
+
+
+def _clear() -> None:
+
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir(parents=True)
+
+
+async def _in_process(fault: Fault, seed: int) -> Verdict:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.torture",
+        "--json",
+        *("--fault", fault.name, "--seed", str(seed)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(RUN_S):
+            output, errors = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        return _failed(fault, seed, f"It did not end within {RUN_S:.0f} s")
+    if process.returncode != 0:
+        return _failed(fault, seed, errors.decode().strip()[-2000:])
+    fields = json.loads(output)
+    return Verdict(**{**fields, "complaints": tuple(fields["complaints"])})
+
+
+def _failed(fault: Fault, seed: int, why: str) -> Verdict:
+    return Verdict(fault.name, seed, 0, 0, 0, 0, 0, 0.0, (why,))
+
+
+def _report(faults: Sequence[Fault], verdicts: Sequence[Verdict]) -> bool:
+    """Prints the tables; whether anything is wrong."""
+    controls = {control.fault.name: control for control in CONTROLS}
+    table = Table(Column("fault", no_wrap=True), title="Faults; the longest recovery")
+    for column in (
+        "seeds", "acknowledged", "unknown", "resolved", "lost", "duplicated", "recovery s",
+    ):  # fmt: skip
+        table.add_column(column, justify="right")
+    table.add_column("kept every promise")
+    found_out = Table(
+        Column("weakness", no_wrap=True), "seeds", "found out", "by", title="Controls"
+    )
+    wrong: list[Verdict] = []
+    for fault in faults:
+        some = [each for each in verdicts if each.fault == fault.name]
+        if reason := fault.reason_it_cannot():
+            table.add_row(fault.name, "not run", *[""] * 6, reason)
+        elif control := controls.get(fault.name):
+            missed = [each for each in some if not _breaks(each, control.breaks)]
+            wrong += missed
+            by = "; ".join(sorted({each.complaints[0][:60] for each in some if each.complaints}))
+            found_out.add_row(fault.name, str(len(some)), str(len(some) - len(missed)), by)
+        else:
+            wrong += [each for each in some if each.complaints]
+            table.add_row(fault.name, *_sums(some))
+    for each in (table, found_out):
+        if each.row_count:
+            console.print(each)
+    for verdict in wrong:
+        name = shlex.quote(verdict.fault)
+        console.print(f"[bold red]{verdict.fault}, seed {verdict.seed}[/]", highlight=False)
+        for complaint in verdict.complaints[:5] or ("It was not found out",):
+            console.print(f"  {complaint}", markup=False, highlight=False)
+        console.print(f"  again: make torture FAULT={name} SEED={verdict.seed}", markup=False)
+    return bool(wrong)
+
+
+def _sums(verdicts: Sequence[Verdict]) -> list[str]:
+    failures = sum(bool(each.complaints) for each in verdicts)
+    return [
+        str(len(verdicts)),
+        *(
+            f"{sum(getattr(each, field) for each in verdicts):,}"
+            for field in ("acknowledged", "unknown", "resolved", "lost", "duplicated")
+        ),
+        f"{max(each.recovery_s for each in verdicts):.2f}",
+        "yes" if not failures else f"no: {failures} of {len(verdicts)}",
+    ]
+
+
+def _breaks(verdict: Verdict, invariants: frozenset[int]) -> bool:
+    starts = tuple(f"Invariant {number}:" for number in invariants)
+    return any(complaint.startswith(starts) for complaint in verdict.complaints)
+
+
+if __name__ == "__main__":
+    app()

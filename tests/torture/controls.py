@@ -1,0 +1,41 @@
+"""Runs against services that are known to be wrong: the checker has to find each of them out."""
+
+from dataclasses import dataclass, replace
+
+from tests.torture.faults import FAULTS, Fault
+from tests.torture.service import SERVICE_VARIABLE, WEAKNESS_VARIABLE
+from tests.torture.stage import Launch
+
+
+@dataclass(frozen=True)
+class Control:
+    """A weakness, the fault under which it shows, and the invariants that it breaks.
+
+    Args:
+        fault: with the weak service in it, and the weakness as its name.
+        breaks: one of these at least has to be complained of.
+    """
+
+    fault: Fault
+    breaks: frozenset[int]
+
+
+def _control(weakness: str, service: str, fault: str, *breaks: int) -> Control:
+    [known] = [each for each in FAULTS if each.name == fault]
+    module = f"{service}_service"
+    env = {SERVICE_VARIABLE: module, WEAKNESS_VARIABLE: weakness}
+    launch = Launch("tests.torture.service", env=env)
+    weak = (
+        replace(known, name=weakness, command=launch)
+        if service == "command"
+        else replace(known, name=weakness, query=launch)
+    )
+    return Control(weak, frozenset(breaks))
+
+
+CONTROLS = (
+    _control("synchronous off", "command", "power loss of command", 1),
+    _control("receipts before commit", "command", "kill command", 1),
+    _control("idempotency off", "command", "nothing", 9),
+    _control("checkpoint apart", "query", "kill query", 8, 14),
+)

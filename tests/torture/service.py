@@ -1,0 +1,20 @@
+"""A service on a disk that fails and forgets, and perhaps one that is weaker than it should be.
+
+Runs as `python -m tests.torture.service serve …`; `TIDEMARK_TORTURE_SERVICE` names the module of
+the service, `TIDEMARK_TORTURE_WEAKNESS` what is to be wrong with it, if anything.
+"""
+
+import os
+import runpy
+
+from tests.torture.faulty_disk import install
+from tests.torture.weaknesses import WEAKNESSES
+
+SERVICE_VARIABLE = "TIDEMARK_TORTURE_SERVICE"
+WEAKNESS_VARIABLE = "TIDEMARK_TORTURE_WEAKNESS"
+
+if __name__ == "__main__":
+    install()
+    if weakness := os.environ.get(WEAKNESS_VARIABLE):
+        WEAKNESSES[weakness]()
+    runpy.run_module(os.environ[SERVICE_VARIABLE], run_name="__main__", alter_sys=True)
