@@ -44,10 +44,14 @@ lint: install ## Format, lint and type checks, of Python and of the contract.
 
 .PHONY: test
 test: install ## The whole test suite.
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 .PHONY: check
 check: lint test ## What a change has to pass: lint, then test.
+
+.PHONY: torture
+torture: install ## Both services under every fault, with 3 seeds each; SEEDS=20, FAULT=cut, SEED=7.
+	@$(BIN)/python -m tests.torture $(SEEDS:%=--seeds %) $(FAULT:%=--fault '%') $(SEED:%=--seed %)
 
 .PHONY: bench
 bench: install .venv/bench ## Measure the services on this machine; ONLY=commands: one group.

@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ class Fault:
         command: how the command service is started.
         query: how the query service is started.
         place: the folder in which the services keep what they keep, made in that of the run.
+        needs_privilege: whether it takes root, mounts or tools that are not in a package.
         reason_it_cannot: why it cannot be made on this machine; empty: it can.
     """
 
@@ -58,6 +60,7 @@ class Fault:
     command: Launch = COMMAND
     query: Launch = QUERY
     place: Callable[[Path], AbstractAsyncContextManager[Path]] = _as_it_is
+    needs_privilege: bool = False
     reason_it_cannot: Callable[[], str] = lambda: ""
 
 
@@ -96,7 +99,7 @@ def _freeze(name: str) -> Strike:
     async def strike(stage: Stage, choose: random.Random) -> None:
         party: Party = getattr(stage, name)
         party.freeze()
-        await asyncio.sleep(choose.uniform(0.5, 3.0))
+        await asyncio.sleep(choose.uniform(0.5, 2.0))
         party.thaw()
 
     return strike
@@ -210,7 +213,8 @@ def _damaging(damage: Callable[[Path, Path, random.Random], None], *, is_refused
     """
 
     async def strike(stage: Stage, choose: random.Random) -> None:
-        earlier = stage.folder / "earlier"
+        folder = Path(tempfile.mkdtemp(dir=stage.folder))
+        earlier = folder / "earlier"
         earlier.mkdir()
         _back_up(stage.log, earlier / "log.db")
         await asyncio.sleep(choose.uniform(0.3, 0.6))
@@ -218,7 +222,7 @@ def _damaging(damage: Callable[[Path, Path, random.Random], None], *, is_refused
         stage.command.proxies[0].set(Mode.CUT)
         await _in_step(stage)
         await stage.command.kill()
-        intact = stage.folder / "intact"
+        intact = folder / "intact"
         intact.mkdir()
         for file in _files(stage.log):
             shutil.copy2(file, intact)

@@ -10,8 +10,8 @@ of the few that write, in the process that it is called in; they call the ones t
   places, which is what a power cut leaves at the least. What was written since may have come to the
   disk or not, sector by sector; a seed decides.
 
-Databases have to be made on it: what was there before has no durable copy. Nothing here may open a
-database file itself: to close it again would release the locks that SQLite has on it.
+A sync makes durable what earlier processes wrote as well, as a kernel's does. Nothing here may open
+a database file itself: to close it again would release the locks that SQLite has on it.
 
 The idea of keeping what was synced apart from what was written is that of LazyFS (Azevedo et al.,
 2024), which does it for a whole file system.
@@ -39,7 +39,7 @@ FAILURES = {
 POINTER = ctypes.sizeof(ctypes.c_void_p)
 # Offsets in sqlite3_vfs and sqlite3_io_methods, which never change: see sqlite3.h.
 VFS_OPEN, VFS_DELETE = 5 * POINTER, 6 * POINTER
-CLOSE, WRITE, TRUNCATE, SYNC = POINTER, 3 * POINTER, 4 * POINTER, 5 * POINTER
+CLOSE, READ, WRITE, TRUNCATE, SYNC, SIZE = (number * POINTER for number in range(1, 7))
 METHODS_BYTES = 20 * POINTER
 
 Address = ctypes.c_void_p
@@ -47,9 +47,10 @@ Address = ctypes.c_void_p
 Open = ctypes.CFUNCTYPE(ctypes.c_int, Address, Address, Address, ctypes.c_int, Address)
 Delete = ctypes.CFUNCTYPE(ctypes.c_int, Address, Address, ctypes.c_int)
 Close = ctypes.CFUNCTYPE(ctypes.c_int, Address)
-Write = ctypes.CFUNCTYPE(ctypes.c_int, Address, Address, ctypes.c_int, ctypes.c_longlong)
+Transfer = ctypes.CFUNCTYPE(ctypes.c_int, Address, Address, ctypes.c_int, ctypes.c_longlong)
 Truncate = ctypes.CFUNCTYPE(ctypes.c_int, Address, ctypes.c_longlong)
 Sync = ctypes.CFUNCTYPE(ctypes.c_int, Address, ctypes.c_int)
+Size = ctypes.CFUNCTYPE(ctypes.c_int, Address, Address)
 
 
 def install() -> None:
@@ -162,11 +163,13 @@ class _Methods:
         self._table = ctypes.create_string_buffer(ctypes.string_at(original, METHODS_BYTES))
         self.address = ctypes.addressof(self._table)
         self._close = Close(_pointer(original + CLOSE).value or 0)
-        self._write = Write(_pointer(original + WRITE).value or 0)
+        self._read = Transfer(_pointer(original + READ).value or 0)
+        self._size = Size(_pointer(original + SIZE).value or 0)
+        self._write = Transfer(_pointer(original + WRITE).value or 0)
         self._truncate = Truncate(_pointer(original + TRUNCATE).value or 0)
         self._sync = Sync(_pointer(original + SYNC).value or 0)
         disk.put(self.address + CLOSE, Close(self._when_closed))
-        disk.put(self.address + WRITE, Write(self._when_written))
+        disk.put(self.address + WRITE, Transfer(self._when_written))
         disk.put(self.address + TRUNCATE, Truncate(self._when_truncated))
         disk.put(self.address + SYNC, Sync(self._when_synced))
 
@@ -193,8 +196,16 @@ class _Methods:
             return failure
         code = int(self._sync(file, flags))
         if code == OK:
-            self._disk.file(file).sync()
+            known = self._disk.file(file)
+            known.sync(None if known.has_synced else self._content(file))
         return code
+
+    def _content(self, file: int) -> bytes:
+        size = ctypes.c_longlong()
+        self._size(file, ctypes.addressof(size))
+        content = ctypes.create_string_buffer(size.value)
+        self._read(file, ctypes.addressof(content), size.value, 0)
+        return content.raw
 
 
 class _File:
@@ -203,6 +214,7 @@ class _File:
     def __init__(self, path: Path) -> None:
         self._durable = _durable_of(path)
         self._since: list[tuple[bytes | None, int]] = []
+        self.has_synced = False
 
     def write(self, content: bytes, offset: int) -> None:
         """Notes what was written."""
@@ -212,15 +224,23 @@ class _File:
         """Notes what was cut off."""
         self._since.append((None, size))
 
-    def sync(self) -> None:
-        """Makes all of it durable."""
+    def sync(self, content: bytes | None) -> None:
+        """Makes all of it durable.
+
+        Args:
+            content: the whole of the file, if that is not known from before.
+        """
+        if content is not None:
+            self._durable.write_bytes(content)
+            self._since.clear()
+            self.has_synced = True
         number = os.open(self._durable, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644)
         try:
-            for content, offset in self._since:
-                if content is None:
+            for written, offset in self._since:
+                if written is None:
                     os.ftruncate(number, offset)
                 else:
-                    os.pwrite(number, content, offset)
+                    os.pwrite(number, written, offset)
         finally:
             os.close(number)
         self._since.clear()

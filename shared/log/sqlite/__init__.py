@@ -32,7 +32,7 @@ from shared.log.sqlite.newest import Newest
 from shared.log.sqlite.schema import Tail, prepare
 from shared.log.sqlite.unindexed import Events, Unindexed
 from shared.log.sqlite.writing import Known, Transaction, Written
-from shared.sqlite import Connection, FileLock, Readers, Synchronous, connect
+from shared.sqlite import Connection, FileLock, Readers, Synchronous, connect, make_durable
 from tidemark.v1.event_pb2 import RecordedEvent
 
 T = TypeVar("T")
@@ -107,6 +107,7 @@ class SqliteLog:
         try:
             writer = await connect(path, synchronous=synchronous)
             try:
+                await writer.run(make_durable)
                 tail = await writer.run(prepare)
                 if with_receipts:
                     await writer.run(complete_receipts)
