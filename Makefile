@@ -51,7 +51,8 @@ check: lint test ## What a change has to pass: lint, then test.
 
 .PHONY: torture
 torture: install ## Both services under every fault, with 3 seeds each; SEEDS=20, FAULT=cut, SEED=7.
-	@$(BIN)/python -m tests.torture $(SEEDS:%=--seeds %) $(FAULT:%=--fault '%') $(SEED:%=--seed %)
+	@$(BIN)/python -m tests.torture $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FAULT),--fault '$(FAULT)') \
+		$(if $(SEED),--seed $(SEED))
 
 .PHONY: bench
 bench: install .venv/bench ## Measure the services on this machine; ONLY=commands: one group.

@@ -33,6 +33,7 @@ from tests.history.on_commands import (
 from tests.history.on_log import (
     commands_are_whole,
     copies_verify,
+    positions_increase,
     the_domain_is_obeyed,
     versions_have_no_gap,
 )
@@ -50,6 +51,8 @@ from tests.history.violation import Violation
 def check(history: History) -> list[Violation]:
     """Every promise that was not kept; the first is the one to look at first."""
     timeline = Timeline(history.log.records)
+    if disorder := list(positions_increase(timeline)):
+        return disorder
     commands = Commands(history, timeline)
     return list(
         chain(

@@ -202,7 +202,10 @@ def commands_have_one_effect(commands: Commands) -> Iterator[Violation]:
     first: dict[tuple[str, str], CommandReceipt] = {}
     for call, receipt in commands.receipts:
         name = call.tenant_id, receipt.command_id
-        other = first.setdefault(name, receipt)
+        if name not in first:
+            first[name] = receipt
+            continue
+        other = first[name]
         places = (other.position, receipt.position)
         if (other.aggregate_id, other.version, other.position) != (
             receipt.aggregate_id,
@@ -211,7 +214,7 @@ def commands_have_one_effect(commands: Commands) -> Iterator[Violation]:
         ):
             sentence = f"Command {receipt.command_id} has two receipts, at {places}"
             yield Violation(9, sentence, places)
-        elif other is not receipt and not other.duplicate and not receipt.duplicate:
+        elif not other.duplicate and not receipt.duplicate:
             sentence = f"Command {receipt.command_id} was twice said to have been executed just now"
             yield Violation(9, sentence, places)
         elif other.duplicate and not receipt.duplicate:

@@ -1,6 +1,7 @@
 """Invariants of the log alone: 3, 4, 12 and 13."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 from shared.log.log import AggregateKey
@@ -14,6 +15,14 @@ from tidemark.v1.user_pb2 import User
 
 MAX_INT64 = 2**63 - 1
 MAX_ITEMS = 1000
+
+
+def positions_increase(timeline: Timeline) -> Iterator[Violation]:
+    """6: the log is given out in the order of its positions. All else is judged by that."""
+    for earlier, later in pairwise(timeline.events):
+        if later.position <= earlier.position:
+            sentence = f"{say(later)} comes after {say(earlier)}"
+            yield Violation(6, sentence, (earlier.position, later.position))
 
 
 def versions_have_no_gap(timeline: Timeline) -> Iterator[Violation]:

@@ -209,6 +209,7 @@ class _Oracle:
 
     def _record(self, timeline: Timeline, event: Any) -> None:
         key = key_of(event)
+        state = timeline.state(key, event.version)
         match AGGREGATES[event.aggregate_type].unpack(event):
             case ShipDocked(port=port):
                 self._ports[event.tenant_id].setdefault(port, 0)
@@ -216,13 +217,13 @@ class _Oracle:
                 self._moved[event.tenant_id, port][item].loaded += quantity
             case CargoUnloaded(port=port, item=item, quantity=quantity):
                 self._moved[event.tenant_id, port][item].unloaded += quantity
-            case UserBalanceChanged(balance_change=change):
+            case UserBalanceChanged(balance_change=change) if state is not None:
                 self._changes[key].append(
                     BalanceChange(
                         version=event.version,
                         occurred_at=event.occurred_at,
                         balance_change=change,
-                        balance=timeline.state(key, event.version).balance,
+                        balance=state.balance,
                         correlation_id=event.correlation_id,
                     )
                 )
