@@ -1,6 +1,7 @@
 """The faults: each a name, and what it does to the services in the middle of their work."""
 
 import asyncio
+import contextlib
 import os
 import random
 import shutil
@@ -18,6 +19,16 @@ from tests.services.histories import WholeLog
 from tests.services.serving import SERVING, channel_to, health_watch
 from tests.services.subscribing import reached
 from tests.torture.faulty_disk import lose_power
+from tests.torture.machine import (
+    cut_power,
+    failing_calls,
+    own_ext4,
+    reason_it_cannot_lose_power,
+    reason_it_cannot_mount,
+    reason_it_cannot_trace,
+    restore_power,
+    small_tmpfs,
+)
 from tests.torture.proxy import Mode
 from tests.torture.service import SERVICE_VARIABLE
 from tests.torture.stage import Launch, Party, Stage
@@ -157,7 +168,7 @@ async def _second_writer(stage: Stage, _: random.Random) -> None:
 # Disks
 
 
-def _on_faulty_disk(module: str) -> Launch:
+def _manipulated(module: str) -> Launch:
     return Launch("tests.torture.service", env={SERVICE_VARIABLE: module})
 
 
@@ -195,6 +206,50 @@ def _power_loss(name: str) -> Strike:
             await asyncio.sleep(choose.uniform(0.1, 0.4))
 
     return strike
+
+
+async def _small_disk(stage: Stage, choose: random.Random) -> None:
+    """Both services' disk is full, until somebody makes room."""
+    ballast = stage.place / "ballast"
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    await asyncio.sleep(choose.uniform(1.0, 2.0))
+    ballast.unlink()
+
+
+async def _real_power_loss(stage: Stage, choose: random.Random) -> None:
+    for _ in range(2):
+        cut_power(stage.place)
+        await stage.command.kill()
+        await stage.query.kill()
+        await restore_power(stage.place)
+        await stage.command.start()
+        await stage.query.start()
+        await asyncio.sleep(choose.uniform(0.2, 0.6))
+
+
+async def _failing_fsync(stage: Stage, _: random.Random) -> None:
+    process = stage.command.service.process.pid
+    async with failing_calls(process, "fsync,fdatasync", "EIO"):
+        code = await stage.command.exit_code(NOTICE_S)
+    if code != EXIT_OUTCOME_UNKNOWN:
+        raise Unnoticed(f"The command service ended with code {code} after fsync failed")
+    await stage.command.start()
+
+
+# Clocks
+
+
+async def _clock_jumps(stage: Stage, choose: random.Random) -> None:
+    """An hour back, an hour forward, and back to what it was: of either service, or of both."""
+    parties = choose.sample([stage.command, stage.query], choose.randint(1, 2))
+    for offset in choose.sample(["-3600", "3600"], 2):
+        for party in parties:
+            party.clock.write_text(offset)
+        await asyncio.sleep(choose.uniform(0.3, 0.6))
+    for party in parties:
+        party.clock.write_text("0")
 
 
 # Damage. It has to be noticed; then somebody puts the right files back.
@@ -322,8 +377,8 @@ def _back_up(database: Path, target: Path) -> None:
     copy.close()
 
 
-FAULTY_COMMAND = _on_faulty_disk("command_service")
-FAULTY_QUERY = _on_faulty_disk("query_service")
+FAULTY_COMMAND = _manipulated("command_service")
+FAULTY_QUERY = _manipulated("query_service")
 
 FAULTS = (
     Fault("nothing", _nothing),
@@ -346,6 +401,32 @@ FAULTS = (
     Fault("power loss of command", _power_loss("command"), command=FAULTY_COMMAND),
     Fault("power loss of query", _power_loss("query"), query=FAULTY_QUERY),
     Fault("second writer", _second_writer),
+    Fault(
+        "clocks",
+        _clock_jumps,
+        command=FAULTY_COMMAND,
+        query=FAULTY_QUERY,
+    ),
+    Fault(
+        "small disk",
+        _small_disk,
+        place=small_tmpfs,
+        needs_privilege=True,
+        reason_it_cannot=reason_it_cannot_mount,
+    ),
+    Fault(
+        "power loss of ext4",
+        _real_power_loss,
+        place=own_ext4,
+        needs_privilege=True,
+        reason_it_cannot=reason_it_cannot_lose_power,
+    ),
+    Fault(
+        "fsync by strace",
+        _failing_fsync,
+        needs_privilege=True,
+        reason_it_cannot=reason_it_cannot_trace,
+    ),
     Fault("flip event", _damaging(_flip_last_event, is_refused=True)),
     Fault("flip WAL", _damaging(_flip_wal, is_refused=False)),
     Fault("truncate WAL", _damaging(_truncate_wal, is_refused=False)),

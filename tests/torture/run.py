@@ -92,7 +92,7 @@ async def _play(
     choose = random.Random(f"{fault.name} {seed}")  # noqa: S311  # no secret
     async with AsyncExitStack() as stack:
         place = await stack.enter_async_context(fault.place(folder))
-        actors = await stack.enter_async_context(stage(place, fault.command, fault.query))
+        actors = await stack.enter_async_context(stage(folder, fault.command, fault.query, place))
         async with _clients(history, actors, seed, complaints) as clients:
             await asyncio.sleep(choose.uniform(*BEFORE_S))
             await fault.strike(actors, choose)

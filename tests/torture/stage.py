@@ -11,6 +11,7 @@ from examples.services import Service
 from tests.services.deployment import CommandClient, QueryClient
 from tests.torture.faulty_disk import FAIL_VARIABLE
 from tests.torture.proxy import Proxy
+from tests.torture.shifted_clock import CLOCK_VARIABLE
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Party:
         self.output = folder / f"{name}.log"
         self.switch = folder / f"{name}.fail"
         """See `tests.torture.faulty_disk`."""
+        self.clock = folder / f"{name}.clock"
+        """See `tests.torture.shifted_clock`."""
         self.proxies = [proxy]
         self.service: Service
 
@@ -57,7 +60,11 @@ class Party:
             "127.0.0.1:0",
             *self.arguments,
             *self.launch.arguments,
-            env={**self.launch.env, FAIL_VARIABLE: str(self.switch)},
+            env={
+                **self.launch.env,
+                FAIL_VARIABLE: str(self.switch),
+                CLOCK_VARIABLE: str(self.clock),
+            },
             log=self.output,
         )
         for proxy in self.proxies:
@@ -100,8 +107,13 @@ class Party:
 class Stage:
     """What a run takes place on. Made by `stage`."""
 
-    def __init__(self, folder: Path, command: Party, query: Party, upstream: Proxy) -> None:
+    def __init__(
+        self, folder: Path, place: Path, command: Party, query: Party, upstream: Proxy
+    ) -> None:
         self.folder = folder
+        """Of the run."""
+        self.place = place
+        """Where the services keep what they keep."""
         self.command = command
         self.query = query
         self.upstream = upstream
@@ -111,12 +123,12 @@ class Stage:
     @property
     def log(self) -> Path:
         """The command service's database."""
-        return self.folder / "command" / "log.db"
+        return self.place / "command" / "log.db"
 
     @property
     def store(self) -> Path:
         """The query service's folder."""
-        return self.folder / "query"
+        return self.place / "query"
 
     @property
     def links(self) -> list[Proxy]:
@@ -125,22 +137,32 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(folder: Path, command: Launch, query: Launch) -> AsyncIterator[Stage]:
-    """A command service, and a query service that follows it, running; both with clients."""
-    (folder / "command").mkdir(parents=True, exist_ok=True)
+async def stage(
+    folder: Path, command: Launch, query: Launch, place: Path | None = None
+) -> AsyncIterator[Stage]:
+    """A command service, and a query service that follows it, running; both with clients.
+
+    Args:
+        folder: of the run.
+        command: how to start the one.
+        query: how to start the other.
+        place: where they keep what they keep, if not in the folder.
+    """
+    place = place or folder
+    (place / "command").mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
         to_command, to_query, upstream = [
             await stack.enter_async_context(Proxy.to("127.0.0.1:9")) for _ in range(3)
         ]
-        log = f"sqlite:{folder / 'command' / 'log.db'}"
+        log = f"sqlite:{place / 'command' / 'log.db'}"
         first = Party("command", command, ("--log", log), folder, to_command)
         first.proxies.append(upstream)
-        arguments = ("--upstream", upstream.address, "--store", str(folder / "query"))
+        arguments = ("--upstream", upstream.address, "--store", str(place / "query"))
         second = Party("query", query, arguments, folder, to_query)
         for party in (first, second):
             await party.start()
             stack.push_async_callback(_end, party)
-        actors = Stage(folder, first, second, upstream)
+        actors = Stage(folder, place, first, second, upstream)
         stack.push_async_callback(actors.commands.channel.close)
         stack.push_async_callback(actors.queries.channel.close)
         yield actors

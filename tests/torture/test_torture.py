@@ -26,7 +26,8 @@ TOGETHER = {
         "second writer",
     ),
     "links": ("cut", "delay", "half-close", "half-open"),
-    "disks": (
+    "disks and clocks": (
+        "clocks",
         "full disk of command",
         "full disk of query",
         "fsync of command",
@@ -47,7 +48,7 @@ def one_after_the_other(name: str) -> Fault:
         for fault in faults:
             await fault.strike(stage, choose)
 
-    if name == "disks":
+    if name == "disks and clocks":
         return Fault(name, strike, command=FAULTY_COMMAND, query=FAULTY_QUERY)
     return Fault(name, strike)
 
