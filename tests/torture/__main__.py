@@ -115,15 +115,11 @@ async def _in_process(fault: Fault, seed: int) -> Verdict:
     except TimeoutError:
         process.kill()
         await process.wait()
-        return _failed(fault, seed, f"It did not end within {RUN_S:.0f} s")
+        return Verdict.unfinished(fault, seed, f"it took more than {RUN_S:.0f} s")
     if process.returncode != 0:
-        return _failed(fault, seed, errors.decode().strip()[-2000:])
+        return Verdict.unfinished(fault, seed, errors.decode().strip()[-2000:])
     fields = json.loads(output)
     return Verdict(**{**fields, "complaints": tuple(fields["complaints"])})
-
-
-def _failed(fault: Fault, seed: int, why: str) -> Verdict:
-    return Verdict(fault.name, seed, 0, 0, 0, 0, 0, 0.0, (why,))
 
 
 def _report(faults: Sequence[Fault], verdicts: Sequence[Verdict]) -> bool:

@@ -7,10 +7,11 @@ import random
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from examples.services import Service, ServiceFailed
 from shared.process import EXIT_OUTCOME_UNKNOWN
@@ -32,6 +33,8 @@ from tests.torture.machine import (
 from tests.torture.proxy import Mode
 from tests.torture.service import SERVICE_VARIABLE
 from tests.torture.stage import Launch, Party, Stage
+from tests.torture.wal import frames
+from tests.torture.workload import RunFailed
 
 Strike = Callable[[Stage, random.Random], Awaitable[None]]
 
@@ -259,29 +262,63 @@ def _files(database: Path) -> list[Path]:
     return [each for each in database.parent.glob(f"{database.name}*") if each.suffix != ".lock"]
 
 
-def _damaging(damage: Callable[[Path, Path, random.Random], None], *, is_refused: bool) -> Strike:
+@dataclass(frozen=True)
+class Damaged:
+    """A log that is to be damaged, of a command service that does not run.
+
+    Args:
+        database: its file.
+        earlier: a copy of it from before.
+        seen: the position that the reader has come to.
+        choose: where the damage is to be.
+    """
+
+    database: Path
+    earlier: Path
+    seen: int
+    choose: random.Random
+
+    @property
+    def wal(self) -> Path:
+        """Its WAL."""
+        return self.database.with_name(f"{self.database.name}-wal")
+
+    def lacks_what_was_seen(self) -> bool:
+        """Whether SQLite, which takes it for whole, finds less in it than the reader has."""
+        [head] = self.found("SELECT max(position) FROM chunks")
+        return (head or 0) < self.seen
+
+    def found(self, query: str) -> Any:
+        """The first row that SQLite finds; it gets a copy, since it tidies up what it opens."""
+        with tempfile.TemporaryDirectory(dir=self.earlier.parent) as folder:
+            for file in _files(self.database):
+                shutil.copy2(file, folder)
+            with closing(sqlite3.connect(Path(folder, self.database.name))) as connection:
+                return connection.execute(query).fetchone()
+
+
+def _damaging(damage: Callable[[Damaged], None], *, is_refused: bool) -> Strike:
     """Kills the command service, damages its log, and looks whether that is noticed.
 
     Args:
-        damage: of a database, which has a copy from before in the folder that it is given.
+        damage: what to do to the log.
         is_refused: whether the command service itself has to notice; if not, its reader has to.
     """
 
     async def strike(stage: Stage, choose: random.Random) -> None:
         folder = Path(tempfile.mkdtemp(dir=stage.folder))
-        earlier = folder / "earlier"
-        earlier.mkdir()
-        _back_up(stage.log, earlier / "log.db")
-        await asyncio.sleep(choose.uniform(0.3, 0.6))
+        earlier = folder / "earlier.db"
+        _back_up(stage.log, earlier)
+        await _in_step(stage, more=choose.randint(10, 100))
         # What is damaged now, its reader has seen.
         stage.command.proxies[0].set(Mode.CUT)
-        await _in_step(stage)
+        seen = await _in_step(stage)
         await stage.command.kill()
         intact = folder / "intact"
         intact.mkdir()
         for file in _files(stage.log):
             shutil.copy2(file, intact)
-        damage(stage.log, earlier, choose)
+        damage(Damaged(stage.log, earlier, seen, choose))
         try:
             if is_refused:
                 await _refused(stage)
@@ -300,13 +337,23 @@ def _damaging(damage: Callable[[Path, Path, random.Random], None], *, is_refused
     return strike
 
 
-async def _in_step(stage: Stage) -> None:
-    """Returns once the query service has all that the command service has."""
+async def _in_step(stage: Stage, more: int = 0) -> int:
+    """Returns once the query service has all that the command service has, and perhaps more.
+
+    Args:
+        stage: with both running.
+        more: events that have to come first.
+
+    Returns:
+        The position.
+    """
     commands = CommandClient(stage.command.service.address)
     queries = QueryClient(stage.query.service.address)
     try:
         async with asyncio.timeout(NOTICE_S):
-            await reached(queries.log, (await WholeLog.of(commands)).checkpoint.position)
+            position = (await WholeLog.of(commands)).checkpoint.position + more
+            await reached(queries.log, position)
+            return position
     finally:
         await commands.channel.close()
         await queries.channel.close()
@@ -336,37 +383,55 @@ async def _noticed_by_reader(stage: Stage) -> None:
         await stage.command.kill()
 
 
-def _flip_last_event(database: Path, _: Path, choose: random.Random) -> None:
-    connection = sqlite3.connect(database)
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    [records] = connection.execute(
-        "SELECT records FROM chunks ORDER BY position DESC LIMIT 1"
-    ).fetchone()
-    connection.close()
-    content = bytearray(database.read_bytes())
-    # It has the end of the chunk in one piece, unless a page ends there.
-    places = [content.find(records[-size:]) + size for size in (200, 100, 50, 25)]
-    end = max(places)
-    content[end - choose.randint(1, 20)] ^= 1 << choose.randrange(8)
-    database.write_bytes(content)
+LAST_RECORDS = "SELECT records FROM chunks ORDER BY position DESC LIMIT 1"
 
 
-def _flip_wal(database: Path, _: Path, choose: random.Random) -> None:
-    wal = database.with_name(f"{database.name}-wal")
-    content = bytearray(wal.read_bytes())
-    content[int(len(content) * choose.uniform(0.5, 0.9))] ^= 1 << choose.randrange(8)
-    wal.write_bytes(content)
+def _flip_last_event(log: Damaged) -> None:
+    with closing(sqlite3.connect(log.database)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    whole = log.database.read_bytes()
+    [records] = log.found(LAST_RECORDS)
+    place = -1
+    while [records] == list(log.found(LAST_RECORDS)):
+        # What was moved to another page stands at its former place, too.
+        place = whole.find(records[-20:], place + 1)
+        if place < 0:
+            raise RunFailed("The last event is not in the file in one piece")
+        content = bytearray(whole)
+        content[place + log.choose.randrange(20)] ^= 1 << log.choose.randrange(8)
+        log.database.write_bytes(content)
 
 
-def _truncate_wal(database: Path, _: Path, choose: random.Random) -> None:
-    wal = database.with_name(f"{database.name}-wal")
-    os.truncate(wal, int(wal.stat().st_size * choose.uniform(0.3, 0.9)))
+def _flip_wal(log: Damaged) -> None:
+    whole = log.wal.read_bytes()
+    for page in _backwards(log):
+        content = bytearray(whole)
+        content[log.choose.randrange(page.start, page.stop)] ^= 1 << log.choose.randrange(8)
+        log.wal.write_bytes(content)
+        if log.lacks_what_was_seen():
+            return
 
 
-def _put_back(database: Path, earlier: Path, _: random.Random) -> None:
-    for file in _files(database):
+def _truncate_wal(log: Damaged) -> None:
+    for page in _backwards(log):
+        os.truncate(log.wal, log.choose.randrange(page.start, page.stop))
+        if log.lacks_what_was_seen():
+            return
+
+
+def _backwards(log: Damaged) -> Iterator[slice]:
+    """The pages of the WAL from somewhere in it on: the last ones may be without an event."""
+    pages = frames(log.wal)
+    yield from reversed(pages[: int(len(pages) * log.choose.uniform(0.3, 0.9)) + 1])
+    raise RunFailed("The WAL has nothing that the reader has seen")
+
+
+def _put_back(log: Damaged) -> None:
+    for file in _files(log.database):
         file.unlink()
-    shutil.copy2(earlier / "log.db", database)
+    shutil.copy2(log.earlier, log.database)
+    if not log.lacks_what_was_seen():
+        raise RunFailed("Nothing was written since the backup")
 
 
 def _back_up(database: Path, target: Path) -> None:

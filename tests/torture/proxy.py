@@ -90,6 +90,8 @@ class Proxy:
             _reset(writer)
             return
         link = _Link(writer, to_server[1], is_silent=self._mode is Mode.SILENT)
+        if self._mode is Mode.CUT:  # meanwhile
+            link.reset()
         self._links.add(link)
         try:
             async with asyncio.TaskGroup() as tasks:

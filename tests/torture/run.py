@@ -72,6 +72,11 @@ class Verdict:
     complaints: tuple[str, ...]
     """Each a sentence; none: all promises were kept."""
 
+    @classmethod
+    def unfinished(cls, fault: Fault, seed: int, why: str) -> "Verdict":
+        """Of a run that came to no end, so that there is nothing to be judged."""
+        return cls(fault.name, seed, 0, 0, 0, 0, 0, 0.0, (f"The run came to no end: {why}",))
+
 
 async def play(fault: Fault, seed: int, folder: Path) -> Verdict:
     """Runs the workload with a fault in it, and judges."""
@@ -80,7 +85,7 @@ async def play(fault: Fault, seed: int, folder: Path) -> Verdict:
     try:
         await _play(fault, seed, folder, history, complaints)
     except (RunFailed, ServiceFailed, Unnoticed, TimeoutError, grpc.aio.AioRpcError) as error:
-        complaints.append(f"The run came to no end: {type(error).__name__} {error}")
+        return Verdict.unfinished(fault, seed, f"{type(error).__name__}: {error}")
     kinds = missing(history)
     complaints += [f"It proves nothing of {kind}, which did not occur" for kind in kinds]
     return _verdict(fault, seed, history, complaints)

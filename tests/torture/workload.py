@@ -53,7 +53,7 @@ MOVE_S = 0.004
 
 
 class RunFailed(Exception):
-    """Something that a run needs did not work before any fault was made."""
+    """Something that a run needs could not be had."""
 
 
 Move = Callable[[], Awaitable[None]]
