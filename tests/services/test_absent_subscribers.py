@@ -5,7 +5,6 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import grpc
-import pytest
 from grpc import StatusCode
 
 from examples.services import Service

@@ -66,13 +66,16 @@ class Proxy:
         """Changes what the link does, to connections that exist as well."""
         self._mode = mode
         for link in list(self._links):
-            match mode:
-                case Mode.CUT:
-                    link.reset()
-                case Mode.SILENT:
-                    link.is_silent = True
-                case Mode.HALF_CLOSED:
-                    link.half_close()
+            self._treat(link)
+
+    def _treat(self, link: "_Link") -> None:
+        match self._mode:
+            case Mode.CUT:
+                link.reset()
+            case Mode.SILENT:
+                link.is_silent = True
+            case Mode.HALF_CLOSED:
+                link.half_close()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(self._connect(reader, writer))
@@ -89,10 +92,10 @@ class Proxy:
         except OSError:
             _reset(writer)
             return
-        link = _Link(writer, to_server[1], is_silent=self._mode is Mode.SILENT)
-        if self._mode is Mode.CUT:  # meanwhile
-            link.reset()
+        link = _Link(writer, to_server[1])
         self._links.add(link)
+        # The mode may be another one by now.
+        self._treat(link)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._pump(link, reader, to_server[1]))
@@ -122,12 +125,10 @@ class Proxy:
 class _Link:
     """One connection through the proxy."""
 
-    def __init__(
-        self, client: asyncio.StreamWriter, server: asyncio.StreamWriter, *, is_silent: bool
-    ) -> None:
+    def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self._client = client
         self._server = server
-        self.is_silent = is_silent
+        self.is_silent = False
         self.finished: set[asyncio.StreamWriter] = set()
 
     def reset(self) -> None:
