@@ -142,7 +142,8 @@ def _report(faults: Sequence[Fault], verdicts: Sequence[Verdict]) -> bool:
         elif control := controls.get(fault.name):
             missed = [each for each in some if not _breaks(each, control.breaks)]
             wrong += missed
-            by = "; ".join(sorted({each.complaints[0][:60] for each in some if each.complaints}))
+            broken = {each.partition(":")[0] for every in some for each in every.complaints}
+            by = ", ".join(sorted(broken & {f"Invariant {number}" for number in control.breaks}))
             found_out.add_row(fault.name, str(len(some)), str(len(some) - len(missed)), by)
         else:
             wrong += [each for each in some if each.complaints]

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 
 import grpc
 from google.protobuf.message import Message
@@ -45,12 +46,15 @@ async def survey(history: History, stage: Stage) -> list[str]:
         log = await WholeLog.of(commands)
         history.log = _copy("command", log)
         position = log.checkpoint.position
-        history.replicas = [_copy("query", await _replica(queries, position))]
-        followed = await _views(queries, position)
-        for name in PROJECTIONS:
-            await rebuild(history, queries, name)
-        history.views = [Views("query", followed, await _views(queries, position))]
-        return await _ailments(stage, queries)
+        ailments = await _not_serving(stage)
+        replica = await _replica(queries, position, 0.0 if ailments else PATIENCE_S)
+        history.replicas = [_copy("query", replica)]
+        if replica.checkpoint.position < position:
+            reached = replica.checkpoint.position
+            ailments.append(f"The query service came no further than {reached} of {position}")
+        if not ailments:
+            await _look_at_views(history, queries, position, ailments)
+        return ailments + await _not_live(queries)
     finally:
         await commands.channel.close()
         await queries.channel.close()
@@ -75,12 +79,27 @@ def _copy(server: str, log: WholeLog) -> LogCopy:
     return LogCopy(server, tuple(log.records), bytes(log.checkpoint.digest))
 
 
-async def _replica(queries: QueryClient, position: int) -> WholeLog:
-    log = WholeLog()
-    async with asyncio.timeout(PATIENCE_S):
-        while log.checkpoint.position < position:
-            await log.read_on(queries)
+async def _replica(queries: QueryClient, position: int, patience_s: float) -> WholeLog:
+    """The query service's log, once it has a position or has had time enough to get there."""
+    log = await WholeLog.of(queries)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(patience_s):
+            while log.checkpoint.position < position:
+                await log.read_on(queries)
     return log
+
+
+async def _look_at_views(
+    history: History, queries: QueryClient, position: int, ailments: list[str]
+) -> None:
+    """Asks for all lists, has everything rebuilt, and asks again."""
+    try:
+        followed = await _views(queries, position)
+        for name in PROJECTIONS:
+            await rebuild(history, queries, name)
+        history.views = [Views("query", followed, await _views(queries, position))]
+    except grpc.aio.AioRpcError as error:
+        ailments.append(f"The projections do not answer: {error.code().name} {error.details()}")
 
 
 async def _views(queries: QueryClient, position: int) -> tuple[Pages, ...]:
@@ -121,20 +140,23 @@ async def _pages(queries: QueryClient, tenant_id: str, request: Message) -> Page
         page = following
 
 
-async def _ailments(stage: Stage, queries: QueryClient) -> list[str]:
+async def _not_serving(stage: Stage) -> list[str]:
     found = []
     for party in (stage.command, stage.query):
         health = await health_of(party.service.address)
         if health != SERVING:
             found.append(f"The {party.name} service is {health}")
-    try:
-        projections = await queries.projections.ListProjections(
-            ListProjectionsRequest(), timeout=PATIENCE_S
-        )
-    except grpc.aio.AioRpcError as error:
-        return [*found, f"ListProjections: {error.code().name}"]
-    for each in projections.projections:
-        if each.state != ProjectionState.PROJECTION_STATE_LIVE:
-            state = ProjectionState.Name(each.state)
-            found.append(f"The projection {each.name} is {state}: {each.fault}")
     return found
+
+
+async def _not_live(queries: QueryClient) -> list[str]:
+    request = ListProjectionsRequest()
+    try:
+        answer = await queries.projections.ListProjections(request, timeout=PATIENCE_S)
+    except grpc.aio.AioRpcError as error:
+        return [f"ListProjections: {error.code().name}"]
+    return [
+        f"The projection {each.name} is {ProjectionState.Name(each.state)}: {each.fault}"
+        for each in answer.projections
+        if each.state != ProjectionState.PROJECTION_STATE_LIVE
+    ]

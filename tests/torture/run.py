@@ -50,7 +50,7 @@ BEFORE_S = (0.3, 0.9)
 AFTER_S = 0.3
 MOST_AFTER = 12
 RECOVERY_S = 10.0
-GIVE_UP_S = 30.0
+GIVE_UP_S = 15.0
 END_S = 25.0
 """Until every client has come to an end after it was told to."""
 
@@ -136,8 +136,10 @@ class _Clients:
     async def finish(self) -> None:
         """Has the writers and the readers come to an end."""
         self._workload.stop()
-        async with asyncio.timeout(END_S):
-            await asyncio.gather(*self._writing)
+        _, late = await asyncio.wait(self._writing, timeout=END_S)
+        if late:
+            raise RunFailed(f"{len(late)} clients came to no end within {END_S:.0f} s")
+        await asyncio.gather(*self._writing)
         for each in self._reading:
             each.cancel()
         await asyncio.gather(*self._reading, return_exceptions=True)

@@ -2,7 +2,6 @@
 
 import asyncio
 import sqlite3
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -71,8 +70,9 @@ def idempotency_off() -> None:
 
 
 def checkpoint_apart() -> None:
-    """A projection's checkpoint is kept in another transaction than its rows."""
+    """A projection's checkpoint is kept in another transaction than its rows: the next one."""
     apply = query_service.store._apply  # noqa: SLF001  # that is the point
+    late: dict[sqlite3.Connection, ProjectionCheckpoint] = {}
 
     def apply_apart(
         db: sqlite3.Connection,
@@ -82,13 +82,9 @@ def checkpoint_apart() -> None:
         checkpoint: ProjectionCheckpoint,
     ) -> dict[AggregateKey, bytes]:
         row = db.execute("SELECT position, digest FROM checkpoint").fetchone()
-        changed = apply(db, projection, cache, records, ProjectionCheckpoint(*row))
-        # In the writer's own thread.
-        time.sleep(LATE_S)
-        db.execute(
-            "UPDATE checkpoint SET position = ?, digest = ?",
-            (checkpoint.position, checkpoint.digest),
-        )
+        before = late.get(db, ProjectionCheckpoint(*row))
+        changed = apply(db, projection, cache, records, before)
+        late[db] = checkpoint
         return changed
 
     query_service.store._apply = apply_apart  # noqa: SLF001  # that is the point
