@@ -50,7 +50,7 @@ BEFORE_S = (0.3, 0.9)
 AFTER_S = 0.3
 MOST_AFTER = 12
 RECOVERY_S = 10.0
-GIVE_UP_S = 15.0
+GIVE_UP_S = 12.0
 END_S = 25.0
 """Until every client has come to an end after it was told to."""
 
@@ -105,7 +105,8 @@ async def _play(
             await _until_everything_occurred(history)
             await clients.finish()
             complaints += await survey(history, actors)
-            await clients.catch_up(len(history.log.records))
+            if not complaints:
+                await clients.catch_up(len(history.log.records))
 
 
 async def _until_everything_occurred(history: History) -> None:
