@@ -335,6 +335,26 @@ async def test_a_last_digest_that_does_not_follow_is_found_at_open(path: Path, e
     assert refusal.value.reason == "LOG_CORRUPT"
 
 
+async def test_a_flipped_byte_anywhere_is_found_when_it_is_read(path: Path) -> None:
+    async with opened(path) as log:
+        for version in range(0, 400, 10):
+            await log.append([commit(ship("early"), version, events=10)])
+        await log.append([commit(ship("late"), events=10)])
+        first = (await records_of(log))[0]
+    flip_a_byte(path, first)
+
+    async with opened(path) as log:
+        for reading in (
+            log.read(0),
+            log.read_aggregate(ship("early")),
+            log.load({ship("early"): b""}),
+            log.digest_at(1),
+        ):
+            with pytest.raises(DataLoss, match="are not what was written"):
+                await reading
+        assert len(await log.read_aggregate(ship("late"))) == 10
+
+
 def test_a_file_that_is_no_database_is_corrupt(path: Path) -> None:
     scribble(path)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
+from zlib import crc32
 
 from shared.errors import DataLoss
 from shared.log.log import MAX_PAGE_BYTES, AggregateKey, EventFilter, Page
@@ -11,7 +12,7 @@ from tidemark.v1.event_pb2 import RecordedEvent
 CHUNK_BYTES = 8 << 10
 """A chunk ends with the record that reaches this: what one event costs to find is to parse one."""
 
-COLUMNS = "position, first, digest, tenant_id, records"
+COLUMNS = "position, first, digest, tenant_id, records, checksum"
 
 Placed = tuple[AggregateKey, int, int, bytes]
 """An event: its aggregate, version, position and record."""
@@ -54,6 +55,35 @@ class Chunk:
         chunk._records = records
         return chunk
 
+    @classmethod
+    def stored(
+        cls,
+        position: int,
+        first: int,
+        digest: bytes,
+        tenant_id: str | None,
+        encoded: bytes,
+        checksum: int,
+    ) -> "Chunk":
+        """One that comes from the database, where SQLite does not see that a bit is not as it was.
+
+        Raises:
+            DataLoss: LOG_CORRUPT.
+        """
+        chunk = cls(position, first, digest, tenant_id, encoded)
+        if chunk._checksum != checksum:
+            raise DataLoss(
+                "LOG_CORRUPT",
+                f"The events at positions {first} to {position} are not what was written",
+            )
+        return chunk
+
+    @property
+    def _checksum(self) -> int:
+        """Cheaper by far than the digest, and enough against what happens by chance."""
+        where = f"{self.position} {self.first} {self.tenant_id}".encode()
+        return crc32(self.encoded, crc32(self.digest, crc32(where)))
+
     @property
     def records(self) -> list[bytes]:
         """One for each position.
@@ -71,9 +101,16 @@ class Chunk:
         return DataLoss("LOG_CORRUPT", f"Events before position {self.position} are missing")
 
     @property
-    def row(self) -> tuple[int, int, bytes, str | None, bytes]:
+    def row(self) -> tuple[int, int, bytes, str | None, bytes, int]:
         """Its columns."""
-        return self.position, self.first, self.digest, self.tenant_id, self.encoded
+        return (
+            self.position,
+            self.first,
+            self.digest,
+            self.tenant_id,
+            self.encoded,
+            self._checksum,
+        )
 
     def record(self, position: int) -> bytes:
         """The record at one of its positions."""

@@ -225,7 +225,7 @@ def chunks_after(db: sqlite3.Connection, position: int) -> Iterator[Chunk]:
         f"SELECT {COLUMNS} FROM chunks WHERE position > ? ORDER BY position",  # noqa: S608  # ours
         (position,),
     )
-    return (Chunk(*row) for row in rows)
+    return (Chunk.stored(*row) for row in rows)
 
 
 def _records_at(db: sqlite3.Connection, positions: list[int]) -> Iterator[tuple[int, bytes]]:

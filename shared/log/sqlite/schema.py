@@ -8,7 +8,7 @@ from shared.log.log import EMPTY_DIGEST, Head, chain, time_of
 from shared.log.sqlite.chunks import COLUMNS, Chunk
 from tidemark.v1.event_pb2 import RecordedEvent
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 # The log is `chunks`: a commit writes there and nowhere else. All that finds an event by something
 # other than its position is an index that follows some thousand events behind, written in sorted
@@ -19,7 +19,8 @@ CREATE TABLE chunks (
     first INTEGER NOT NULL,
     digest BLOB NOT NULL,
     tenant_id TEXT,
-    records BLOB NOT NULL
+    records BLOB NOT NULL,
+    checksum INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE indexed (
     versions INTEGER NOT NULL,
@@ -84,7 +85,7 @@ def _verified_tail(db: sqlite3.Connection) -> Tail:
         f"SELECT {COLUMNS} FROM chunks WHERE position > ? ORDER BY position",  # noqa: S608  # ours
         (min(indexed, last - 1),),
     )
-    chunks = [Chunk(*row) for row in rows]
+    chunks = [Chunk.stored(*row) for row in rows]
     if not chunks:
         return Tail(Head(), [], EMPTY_DIGEST)
     before = _digest_before(db, chunks[0].first)
