@@ -93,3 +93,21 @@ async def test_a_full_disk_refuses_commands_until_there_is_room(tmp_path: Path) 
         assert meanwhile == ["first"]
         assert isinstance(accepted, CommandReceipt)
         assert await ships(actors) == ["first", "third"]
+
+
+async def test_on_a_full_disk_a_service_starts_and_can_be_read(tmp_path: Path) -> None:
+    async with stage(tmp_path, FAULTY_COMMAND, QUERY) as actors:
+        await register(actors, "first")
+        await actors.command.kill()
+        actors.command.switch.write_text("full")
+
+        await actors.command.start()
+        refused = await register(actors, "second")
+        meanwhile = await ships(actors)
+        actors.command.switch.unlink()
+        accepted = await register(actors, "third")
+
+        assert isinstance(refused, Failure)
+        assert refused.reason == "DISK_FULL"
+        assert meanwhile == ["first"]
+        assert isinstance(accepted, CommandReceipt)
