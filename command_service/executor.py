@@ -31,6 +31,7 @@ from shared.log.log import (
     Duplicate,
     EventLog,
     Outcome,
+    OutcomeUnknown,
     Receipt,
     Snapshot,
     WrongVersion,
@@ -46,6 +47,9 @@ MAX_GROUP_EVENTS = 4096
 
 MAX_ATTEMPTS = 10
 """How often a command is decided anew because another writer was first."""
+
+DRAIN_S = 10.0
+"""How long the last commit may take."""
 
 logger = structlog.get_logger(__name__)
 
@@ -95,8 +99,16 @@ class Executor:
             tasks.create_task(self._commit_decisions(), name="commit")
 
     async def drain(self) -> None:
-        """Returns once every command that was accepted is settled."""
-        await self._is_idle.wait()
+        """Returns once every command that was accepted is settled.
+
+        Raises:
+            OutcomeUnknown: the log takes longer than DRAIN_S; it may yet write.
+        """
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                await self._is_idle.wait()
+        except TimeoutError:
+            raise OutcomeUnknown(f"{self._in_flight} commands are still in flight") from None
 
     async def execute(self, command: Command) -> CommandReceipt:
         """Executes one command; the receipt means that its events are durable.

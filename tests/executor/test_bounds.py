@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from shared.errors import Exhausted
-from shared.log.log import EventLog
+from shared.log.log import EventLog, OutcomeUnknown
 from tests.executor.asking import ask, done, running, turns, within
 from tests.executor.commands import change, command, create, depart, dock, load, register
 from tests.executor.logs import GatedLog
@@ -242,3 +242,20 @@ async def test_draining_returns_when_everything_is_settled(gated_log: GatedLog) 
         await within(draining)
         assert all(each.is_answered for each in asked)
     assert gated_log.head.position == 2
+
+
+async def test_draining_does_not_wait_for_ever_for_a_log_that_does_not_answer(
+    gated_log: GatedLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("command_service.executor.DRAIN_S", 0.05)
+    async with running(gated_log) as executor:
+        gated_log.appending.hold()
+        asked = ask(executor, register())
+        append = await gated_log.appending.arrival()
+
+        with pytest.raises(OutcomeUnknown, match="1 commands are still in flight"):
+            await within(executor.drain())
+
+        append.let_go()
+        await within(executor.drain())
+    assert asked.is_answered
