@@ -251,7 +251,9 @@ class Projector:
             while self._log.head.position - building.position > BATCH_EVENTS:
                 await self._step_rebuild(building, rebuild)
             async with self._moving:
-                while building.position < self._log.head.position:
+                # Where it was then: nobody is answered meanwhile.
+                head = self._log.head.position
+                while building.position < head:
                     await self._step_rebuild(building, rebuild)
                 await store.go_live()
                 self._building, unused = building, self._building
