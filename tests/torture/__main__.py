@@ -5,9 +5,11 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -27,6 +29,8 @@ WIDTH = 120
 
 RUN_S = 180.0
 """After which a run is given up."""
+
+CLEAN_UP_S = 30.0
 
 console = Console(width=None if sys.stdout.isatty() else WIDTH)
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -94,9 +98,8 @@ async def _play_all(faults: Sequence[Fault], seeds: Sequence[int], jobs: int) ->
 
 
 def _clear() -> None:
-
     shutil.rmtree(FOLDER, ignore_errors=True)
-    FOLDER.mkdir(parents=True)
+    FOLDER.mkdir(parents=True, exist_ok=True)
 
 
 async def _in_process(fault: Fault, seed: int) -> Verdict:
@@ -113,8 +116,14 @@ async def _in_process(fault: Fault, seed: int) -> Verdict:
         async with asyncio.timeout(RUN_S):
             output, errors = await process.communicate()
     except TimeoutError:
-        process.kill()
-        await process.wait()
+        # It has services and mounts to clean up.
+        process.send_signal(signal.SIGINT)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLEAN_UP_S):
+                await process.wait()
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
         return Verdict.unfinished(fault, seed, f"it took more than {RUN_S:.0f} s")
     if process.returncode != 0:
         return Verdict.unfinished(fault, seed, errors.decode().strip()[-2000:])

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from tests.torture.faults import FAULTS, Fault
-from tests.torture.service import SERVICE_VARIABLE, WEAKNESS_VARIABLE
+from tests.torture.service import DISK_VARIABLE, SERVICE_VARIABLE, WEAKNESS_VARIABLE
 from tests.torture.stage import Launch
 
 
@@ -23,8 +23,8 @@ class Control:
 def _control(weakness: str, service: str, fault: str, *breaks: int) -> Control:
     [known] = [each for each in FAULTS if each.name == fault]
     module = f"{service}_service"
-    env = {SERVICE_VARIABLE: module, WEAKNESS_VARIABLE: weakness}
-    launch = Launch("tests.torture.service", env=env)
+    env = {SERVICE_VARIABLE: module, WEAKNESS_VARIABLE: weakness, DISK_VARIABLE: "1"}
+    launch = Launch("tests.torture.service", env)
     weak = (
         replace(known, name=weakness, command=launch)
         if service == "command"

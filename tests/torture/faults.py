@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from examples.services import Service, ServiceFailed
+from shared.following import SILENCE_S
 from shared.process import EXIT_OUTCOME_UNKNOWN
 from tests.services.deployment import CommandClient, QueryClient
 from tests.services.histories import WholeLog
@@ -31,16 +32,24 @@ from tests.torture.machine import (
     small_tmpfs,
 )
 from tests.torture.proxy import Mode
-from tests.torture.service import SERVICE_VARIABLE
+from tests.torture.service import DISK_VARIABLE, SERVICE_VARIABLE
 from tests.torture.stage import Launch, Party, Stage
 from tests.torture.wal import frames
 from tests.torture.workload import RunFailed
 
 Strike = Callable[[Stage, random.Random], Awaitable[None]]
 
-COMMAND = Launch("command_service")
-QUERY = Launch("query_service")
 
+def _small(module: str, **env: str) -> Launch:
+    return Launch("tests.torture.service", {SERVICE_VARIABLE: module, **env})
+
+
+COMMAND = _small("command_service")
+QUERY = _small("query_service")
+FAULTY_COMMAND = _small("command_service", **{DISK_VARIABLE: "1"})
+FAULTY_QUERY = _small("query_service", **{DISK_VARIABLE: "1"})
+# With the bounds of every day, what a run writes stays in the WAL.
+LARGE_COMMAND = Launch("command_service")
 
 NOTICE_S = 15.0
 """Within which damage has to be noticed."""
@@ -67,6 +76,7 @@ class Fault:
         place: the folder in which the services keep what they keep, made in that of the run.
         needs_privilege: whether it takes root, mounts or tools that are not in a package.
         reason_it_cannot: why it cannot be made on this machine; empty: it can.
+        felt_as: what some answer has to be, or the fault was none; empty: nobody needs to feel it.
     """
 
     name: str
@@ -76,6 +86,7 @@ class Fault:
     place: Callable[[Path], AbstractAsyncContextManager[Path]] = _as_it_is
     needs_privilege: bool = False
     reason_it_cannot: Callable[[], str] = lambda: ""
+    felt_as: str = ""
 
 
 # Processes
@@ -109,11 +120,11 @@ def _terminate(name: str) -> Strike:
     return strike
 
 
-def _freeze(name: str) -> Strike:
+def _freeze(name: str, shortest_s: float, longest_s: float) -> Strike:
     async def strike(stage: Stage, choose: random.Random) -> None:
         party: Party = getattr(stage, name)
         party.freeze()
-        await asyncio.sleep(choose.uniform(0.5, 2.0))
+        await asyncio.sleep(choose.uniform(shortest_s, longest_s))
         party.thaw()
 
     return strike
@@ -124,11 +135,11 @@ def _freeze(name: str) -> Strike:
 
 def _link(mode: Mode) -> Strike:
     async def strike(stage: Stage, choose: random.Random) -> None:
-        links = choose.sample(stage.links, choose.randint(1, 3))
-        for _ in range(2):
+        each = [[link] for link in choose.sample(stage.links, len(stage.links))]
+        for links in (*each, stage.links):
             for link in links:
                 link.set(mode)
-            await asyncio.sleep(choose.uniform(0.1, 1.0))
+            await asyncio.sleep(choose.uniform(0.1, 0.6))
             for link in links:
                 link.set(Mode.PASS)
             await asyncio.sleep(choose.uniform(0, 0.2))
@@ -137,11 +148,10 @@ def _link(mode: Mode) -> Strike:
 
 
 async def _delay(stage: Stage, choose: random.Random) -> None:
-    links = choose.sample(stage.links, choose.randint(1, 3))
-    for link in links:
+    for link in stage.links:
         link.delay_s = choose.uniform(0.02, 0.3)
     await asyncio.sleep(choose.uniform(0.5, 1.5))
-    for link in links:
+    for link in stage.links:
         link.delay_s = 0.0
 
 
@@ -171,29 +181,33 @@ async def _second_writer(stage: Stage, _: random.Random) -> None:
 # Disks
 
 
-def _manipulated(module: str) -> Launch:
-    return Launch("tests.torture.service", env={SERVICE_VARIABLE: module})
-
-
 def _failing_disk(name: str, failure: str) -> Strike:
-    """The disk of a service fails. A full one the service survives; of any other it has to die."""
+    """The disk of a service fails, and that ends the service: it cannot know what was written."""
 
-    async def strike(stage: Stage, choose: random.Random) -> None:
+    async def strike(stage: Stage, _: random.Random) -> None:
         party: Party = getattr(stage, name)
-        party.switch.write_text(failure)
-        if failure == "full":
-            await asyncio.sleep(choose.uniform(0.3, 1.0))
-            party.switch.unlink()
-            return
+        party.disturb(failure)
         try:
             code = await party.exit_code(NOTICE_S)
         except TimeoutError:
             raise Unnoticed(f"The {name} service went on after {failure} failed") from None
         finally:
-            party.switch.unlink()
+            party.mend()
         if code != EXIT_OUTCOME_UNKNOWN or "commit_outcome_unknown" not in party.last_line:
             raise Unnoticed(f"The {name} service ended with code {code}: {party.last_line}")
         await party.start()
+
+    return strike
+
+
+def _survived(name: str, failure: str) -> Strike:
+    """The disk of a service fails for a while, and the service goes on."""
+
+    async def strike(stage: Stage, choose: random.Random) -> None:
+        party: Party = getattr(stage, name)
+        party.disturb(failure)
+        await asyncio.sleep(choose.uniform(0.3, 1.0))
+        party.mend()
 
     return strike
 
@@ -442,42 +456,52 @@ def _back_up(database: Path, target: Path) -> None:
     copy.close()
 
 
-FAULTY_COMMAND = _manipulated("command_service")
-FAULTY_QUERY = _manipulated("query_service")
-
 FAULTS = (
     Fault("nothing", _nothing),
-    Fault("kill command", _kill("command")),
-    Fault("kill query", _kill("query")),
-    Fault("kill both", _kill("command", "query")),
+    Fault("kill command", _kill("command"), felt_as="UNAVAILABLE"),
+    Fault("kill query", _kill("query"), felt_as="UNAVAILABLE"),
+    Fault("kill both", _kill("command", "query"), felt_as="UNAVAILABLE"),
     Fault("terminate command", _terminate("command")),
     Fault("terminate query", _terminate("query")),
-    Fault("freeze command", _freeze("command")),
-    Fault("freeze query", _freeze("query")),
-    Fault("cut", _link(Mode.CUT)),
-    Fault("half-open", _link(Mode.SILENT)),
-    Fault("half-close", _link(Mode.HALF_CLOSED)),
+    Fault("freeze command", _freeze("command", 0.5, 2.0)),
+    Fault("freeze query", _freeze("query", 0.5, 2.0)),
+    Fault(
+        "long freeze of command",
+        _freeze("command", SILENCE_S + 0.5, SILENCE_S + 2.0),
+        felt_as="DEADLINE_EXCEEDED",
+    ),
+    Fault(
+        "long freeze of query",
+        _freeze("query", SILENCE_S + 0.5, SILENCE_S + 2.0),
+        felt_as="DEADLINE_EXCEEDED",
+    ),
+    Fault("cut", _link(Mode.CUT), felt_as="UNAVAILABLE"),
+    Fault("half-open", _link(Mode.SILENT), felt_as="DEADLINE_EXCEEDED"),
+    Fault("half-close", _link(Mode.HALF_CLOSED), felt_as="UNAVAILABLE"),
     Fault("delay", _delay),
-    Fault("full disk of command", _failing_disk("command", "full"), command=FAULTY_COMMAND),
-    Fault("full disk of query", _failing_disk("query", "full"), query=FAULTY_QUERY),
+    Fault(
+        "full disk of command",
+        _survived("command", "full"),
+        command=FAULTY_COMMAND,
+        felt_as="DISK_FULL",
+    ),
+    Fault("full disk of query", _survived("query", "full"), query=FAULTY_QUERY),
     Fault("fsync of command", _failing_disk("command", "fsync"), command=FAULTY_COMMAND),
+    # Its copy is only synced when the WAL is moved into the database, which is then tried again.
+    Fault("fsync of query", _survived("query", "fsync"), query=FAULTY_QUERY),
     Fault("write of command", _failing_disk("command", "write"), command=FAULTY_COMMAND),
     Fault("write of query", _failing_disk("query", "write"), query=FAULTY_QUERY),
     Fault("power loss of command", _power_loss("command"), command=FAULTY_COMMAND),
     Fault("power loss of query", _power_loss("query"), query=FAULTY_QUERY),
     Fault("second writer", _second_writer),
-    Fault(
-        "clocks",
-        _clock_jumps,
-        command=FAULTY_COMMAND,
-        query=FAULTY_QUERY,
-    ),
+    Fault("clocks", _clock_jumps),
     Fault(
         "small disk",
         _small_disk,
         place=small_tmpfs,
         needs_privilege=True,
         reason_it_cannot=reason_it_cannot_mount,
+        felt_as="DISK_FULL",
     ),
     Fault(
         "power loss of ext4",
@@ -492,9 +516,9 @@ FAULTS = (
         needs_privilege=True,
         reason_it_cannot=reason_it_cannot_trace,
     ),
-    Fault("flip event", _damaging(_flip_last_event, is_refused=True)),
-    Fault("flip WAL", _damaging(_flip_wal, is_refused=False)),
-    Fault("truncate WAL", _damaging(_truncate_wal, is_refused=False)),
-    Fault("old backup", _damaging(_put_back, is_refused=False)),
+    Fault("flip event", _damaging(_flip_last_event, is_refused=True), command=LARGE_COMMAND),
+    Fault("flip WAL", _damaging(_flip_wal, is_refused=False), command=LARGE_COMMAND),
+    Fault("truncate WAL", _damaging(_truncate_wal, is_refused=False), command=LARGE_COMMAND),
+    Fault("old backup", _damaging(_put_back, is_refused=False), command=LARGE_COMMAND),
 )
 """Every fault that there is."""

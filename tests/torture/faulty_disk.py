@@ -22,12 +22,17 @@ import ctypes
 import os
 import random
 import sqlite3
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 FAIL_VARIABLE = "TIDEMARK_TORTURE_FAIL"
 DURABLE = ".durable"
 SECTOR_BYTES = 512
+
+EXIT_BROKEN = 3
+"""This module is wrong, not the service."""
 
 OK = 0
 FAILURES = {
@@ -93,13 +98,24 @@ def _torn(durable: bytes, written: bytes, keep: random.Random) -> bytes:
 
 
 def _is_database(file: Path) -> bool:
-    return file.suffix in {".db", ".db-wal", ".db-journal"} or file.name.endswith(
-        ("-wal", "-journal")
-    )
+    return file.name.endswith((".db", "-wal", "-journal"))
 
 
 def _durable_of(file: Path) -> Path:
     return file.with_name(file.name + DURABLE)
+
+
+def _or_end(function: Callable[..., int]) -> Callable[..., int]:
+    """SQLite takes whatever ctypes returns after an exception for an answer."""
+
+    def call(*arguments: int) -> int:
+        try:
+            return function(*arguments)
+        except BaseException:  # noqa: BLE001  # whatever it is, nobody else can be told
+            traceback.print_exc()
+            os._exit(EXIT_BROKEN)
+
+    return call
 
 
 class _Disk:
@@ -115,8 +131,8 @@ class _Disk:
         self._open = Open(_pointer(vfs + VFS_OPEN).value or 0)
         self._delete = Delete(_pointer(vfs + VFS_DELETE).value or 0)
         self._kept: list[Any] = []
-        self.put(vfs + VFS_OPEN, Open(self._when_opened))
-        self.put(vfs + VFS_DELETE, Delete(self._when_deleted))
+        self.put(vfs + VFS_OPEN, Open(_or_end(self._when_opened)))
+        self.put(vfs + VFS_DELETE, Delete(_or_end(self._when_deleted)))
 
     def put(self, place: int, function: Any) -> None:
         """Puts a function into a table."""
@@ -125,9 +141,12 @@ class _Disk:
 
     def failure(self, operation: str) -> int:
         """The code with which an operation has to fail now; 0: it has not."""
-        if self._fail is None or not self._fail.exists():
+        if self._fail is None:
             return OK
-        failing, code = FAILURES[self._fail.read_text().strip()]
+        try:
+            failing, code = FAILURES[self._fail.read_text()]
+        except FileNotFoundError:
+            return OK
         return code if failing == operation else OK
 
     def file(self, address: int) -> "_File":
@@ -168,10 +187,10 @@ class _Methods:
         self._write = Transfer(_pointer(original + WRITE).value or 0)
         self._truncate = Truncate(_pointer(original + TRUNCATE).value or 0)
         self._sync = Sync(_pointer(original + SYNC).value or 0)
-        disk.put(self.address + CLOSE, Close(self._when_closed))
-        disk.put(self.address + WRITE, Transfer(self._when_written))
-        disk.put(self.address + TRUNCATE, Truncate(self._when_truncated))
-        disk.put(self.address + SYNC, Sync(self._when_synced))
+        disk.put(self.address + CLOSE, Close(_or_end(self._when_closed)))
+        disk.put(self.address + WRITE, Transfer(_or_end(self._when_written)))
+        disk.put(self.address + TRUNCATE, Truncate(_or_end(self._when_truncated)))
+        disk.put(self.address + SYNC, Sync(_or_end(self._when_synced)))
 
     def _when_closed(self, file: int) -> int:
         self._disk.close(file)

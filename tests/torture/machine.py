@@ -3,15 +3,16 @@
 import asyncio
 import fcntl
 import os
-import shutil
 import struct
 import subprocess
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 SMALL_MIB = 24
 IMAGE_MIB = 96
+TRY_S = 10.0
 EXT4_IOC_SHUTDOWN = 0x8004587D
 WITHOUT_FLUSH = 2
 """EXT4_GOING_FLAGS_NOLOGFLUSH: what is not on the disk by then never comes there."""
@@ -25,23 +26,35 @@ def reason_it_cannot_mount() -> str:
     """Why nothing can be mounted; empty: it can."""
     if os.geteuid() != 0:
         return "it takes root to mount"
-    try:
-        with subprocess.Popen(["unshare", "-m", "true"], stderr=subprocess.DEVNULL) as trial:
-            return "" if trial.wait() == 0 else "mounting is not permitted"
-    except FileNotFoundError:
-        return "there is no unshare"
+    return _reason_it_fails("unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", "/mnt")
 
 
 def reason_it_cannot_lose_power() -> str:
     """Why there can be no file system of its own; empty: there can."""
-    if shutil.which("mkfs.ext4") is None:
-        return "there is no mkfs.ext4"
-    return reason_it_cannot_mount()
+    if reason := reason_it_cannot_mount():
+        return reason
+    with tempfile.NamedTemporaryFile() as image:
+        image.truncate(IMAGE_MIB << 20)
+        return _reason_it_fails("mkfs.ext4", "-q", "-F", image.name) or _reason_it_fails(
+            "unshare", "-m", "mount", "-o", "loop", image.name, "/mnt"
+        )
 
 
 def reason_it_cannot_trace() -> str:
     """Why system calls cannot be made to fail; empty: they can."""
-    return "" if shutil.which("strace") else "there is no strace"
+    return _reason_it_fails("strace", "-o", "/dev/null", "true")
+
+
+def _reason_it_fails(*command: str) -> str:
+    try:
+        ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TRY_S)
+    except FileNotFoundError:
+        return f"there is no {command[0]}"
+    except subprocess.TimeoutExpired:
+        return f"{command[0]} does not end"
+    if ended.returncode == 0:
+        return ""
+    return f"{command[0]} is not permitted: {ended.stderr.strip().rpartition(chr(10))[2]}"
 
 
 @asynccontextmanager
@@ -108,7 +121,10 @@ async def failing_calls(process: int, calls: str, error: str) -> AsyncIterator[N
     drain = None
     try:
         # It says so when it has attached.
-        await tracer.stderr.readline()
+        async with asyncio.timeout(TRY_S):
+            line = await tracer.stderr.readline()
+        if b"attached" not in line:
+            raise MachineFailed(f"strace: {line.decode().strip()}")
         drain = asyncio.create_task(tracer.stderr.read())
         yield
     finally:

@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
+import pickle
 import random
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -28,6 +29,7 @@ from tests.history.recorded import (
 from tests.services.deployment import CommandClient, QueryClient
 from tests.torture.aftermath import PROJECTIONS, rebuild, survey
 from tests.torture.faults import Fault, Unnoticed
+from tests.torture.machine import MachineFailed
 from tests.torture.recorder import (
     Line,
     Recorder,
@@ -36,7 +38,7 @@ from tests.torture.recorder import (
     is_final,
     watch,
 )
-from tests.torture.stage import Stage, stage
+from tests.torture.stage import Stage, TooSlow, stage
 from tests.torture.workload import RunFailed, Workload
 from tests.torture.world import HOT, TENANTS, World
 from tidemark.v1.command_pb2 import CommandReceipt
@@ -53,6 +55,16 @@ RECOVERY_S = 10.0
 GIVE_UP_S = 12.0
 END_S = 25.0
 """Until every client has come to an end after it was told to."""
+
+FAILURES = (
+    RunFailed,
+    ServiceFailed,
+    MachineFailed,
+    TooSlow,
+    Unnoticed,
+    TimeoutError,
+    grpc.aio.AioRpcError,
+)
 
 
 @dataclass(frozen=True)
@@ -84,11 +96,27 @@ async def play(fault: Fault, seed: int, folder: Path) -> Verdict:
     complaints: list[str] = []
     try:
         await _play(fault, seed, folder, history, complaints)
-    except (RunFailed, ServiceFailed, Unnoticed, TimeoutError, grpc.aio.AioRpcError) as error:
-        return Verdict.unfinished(fault, seed, f"{type(error).__name__}: {error}")
-    kinds = missing(history)
-    complaints += [f"It proves nothing of {kind}, which did not occur" for kind in kinds]
-    return _verdict(fault, seed, history, complaints)
+    except FAILURES as error:
+        verdict = Verdict.unfinished(fault, seed, f"{type(error).__name__}: {error}")
+    else:
+        kinds = missing(history)
+        complaints += [f"It proves nothing of {kind}, which did not occur" for kind in kinds]
+        if not _is_felt(fault, history):
+            complaints.append(f"Nobody felt it: no answer was {fault.felt_as}")
+        verdict = _verdict(fault, seed, history, complaints)
+    if verdict.complaints:
+        # What the clients saw depends on more than the seed.
+        content = await asyncio.to_thread(pickle.dumps, history)
+        await asyncio.to_thread((folder / "history.pickle").write_bytes, content)
+    return verdict
+
+
+def _is_felt(fault: Fault, history: History) -> bool:
+    return any(
+        fault.felt_as in str(call.answer)
+        for call in history.calls
+        if isinstance(call.answer, Failure | Unknown)
+    )
 
 
 async def _play(
@@ -101,7 +129,9 @@ async def _play(
         async with _clients(history, actors, seed, complaints) as clients:
             await asyncio.sleep(choose.uniform(*BEFORE_S))
             await fault.strike(actors, choose)
-            history.recovery = await _recovery(history, actors, seed)
+            recovery = await _recovery(history, actors, seed)
+            starting_s = max(actors.command.longest_start_s, actors.query.longest_start_s)
+            history.recovery = replace(recovery, seconds=recovery.seconds + starting_s)
             await _until_everything_occurred(history)
             await clients.finish()
             complaints += await survey(history, actors)
@@ -210,7 +240,12 @@ async def _clients(
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            endings = await asyncio.gather(*tasks, return_exceptions=True)
+            complaints += [
+                f"A client of the run is wrong: {each!r}"
+                for each in endings
+                if isinstance(each, Exception)
+            ]
             for each in lines:
                 await each.close()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,13 +14,19 @@ from tests.torture.faulty_disk import FAIL_VARIABLE
 from tests.torture.proxy import Proxy
 from tests.torture.shifted_clock import CLOCK_VARIABLE
 
+START_S = 10.0
+"""Within which a service has to be there again, whatever happened to it."""
+
+
+class TooSlow(Exception):
+    """Something came to its end, and not in time."""
+
 
 @dataclass(frozen=True)
 class Launch:
     """How a service is started: the module that is it, and what it finds in its environment."""
 
     module: str
-    arguments: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -42,24 +49,25 @@ class Party:
         self.arguments = arguments
         self.output = folder / f"{name}.log"
         self.switch = folder / f"{name}.fail"
-        """See `tests.torture.faulty_disk`."""
         self.clock = folder / f"{name}.clock"
         """See `tests.torture.shifted_clock`."""
         self.proxies = [proxy]
         self.service: Service
+        self.longest_start_s = 0.0
 
     async def start(self) -> None:
         """Starts it, again if it was stopped.
 
         Raises:
             examples.services.ServiceFailed: it would not start.
+            TooSlow: it did, at last.
         """
+        began = time.monotonic()
         self.service = await Service.start(
             self.launch.module,
             "--listen",
             "127.0.0.1:0",
             *self.arguments,
-            *self.launch.arguments,
             env={
                 **self.launch.env,
                 FAIL_VARIABLE: str(self.switch),
@@ -69,6 +77,21 @@ class Party:
         )
         for proxy in self.proxies:
             proxy.target = self.service.address
+        took = time.monotonic() - began
+        self.longest_start_s = max(self.longest_start_s, took)
+        if took > START_S:
+            raise TooSlow(f"The {self.name} service took {took:.1f} s to start")
+
+    def disturb(self, failure: str) -> None:
+        """Has its disk fail from now on; see `tests.torture.faulty_disk`."""
+        # All of it at once, for who reads it meanwhile.
+        written = self.switch.with_suffix(".new")
+        written.write_text(failure)
+        written.rename(self.switch)
+
+    def mend(self) -> None:
+        """Has its disk work again."""
+        self.switch.unlink()
 
     async def kill(self) -> None:
         """Ends it as a power cut would, for the process."""

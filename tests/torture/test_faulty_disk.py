@@ -53,10 +53,10 @@ async def test_what_was_written_and_not_synced_before_a_crash_is_durable_once_it
 ) -> None:
     async with stage(tmp_path, FAULTY_COMMAND, QUERY) as actors:
         await register(actors, "first")
-        actors.command.switch.write_text("fsync")
+        actors.command.disturb("fsync")
         assert not isinstance(await register(actors, "second"), CommandReceipt)
         assert await actors.command.exit_code(within=10) == 70
-        actors.command.switch.unlink()
+        actors.command.mend()
 
         await actors.command.start()
         shown = await ships(actors)
@@ -71,7 +71,7 @@ async def test_what_was_written_and_not_synced_before_a_crash_is_durable_once_it
 @pytest.mark.parametrize("failure", ["fsync", "write"])
 async def test_an_error_of_the_disk_ends_the_service(tmp_path: Path, failure: str) -> None:
     async with stage(tmp_path, FAULTY_COMMAND, QUERY) as actors:
-        actors.command.switch.write_text(failure)
+        actors.command.disturb(failure)
         await register(actors, "first")
 
         assert await actors.command.exit_code(within=10) == 70
@@ -81,11 +81,11 @@ async def test_an_error_of_the_disk_ends_the_service(tmp_path: Path, failure: st
 async def test_a_full_disk_refuses_commands_until_there_is_room(tmp_path: Path) -> None:
     async with stage(tmp_path, FAULTY_COMMAND, QUERY) as actors:
         await register(actors, "first")
-        actors.command.switch.write_text("full")
+        actors.command.disturb("full")
 
         refused = await register(actors, "second")
         meanwhile = await ships(actors)
-        actors.command.switch.unlink()
+        actors.command.mend()
         accepted = await register(actors, "third")
 
         assert isinstance(refused, Failure)
@@ -99,12 +99,12 @@ async def test_on_a_full_disk_a_service_starts_and_can_be_read(tmp_path: Path) -
     async with stage(tmp_path, FAULTY_COMMAND, QUERY) as actors:
         await register(actors, "first")
         await actors.command.kill()
-        actors.command.switch.write_text("full")
+        actors.command.disturb("full")
 
         await actors.command.start()
         refused = await register(actors, "second")
         meanwhile = await ships(actors)
-        actors.command.switch.unlink()
+        actors.command.mend()
         accepted = await register(actors, "third")
 
         assert isinstance(refused, Failure)

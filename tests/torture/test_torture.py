@@ -4,6 +4,7 @@
 """
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ TOGETHER = {
         "full disk of command",
         "full disk of query",
         "fsync of command",
+        "fsync of query",
         "write of command",
         "write of query",
         "power loss of command",
@@ -38,7 +40,8 @@ TOGETHER = {
     ),
     "damage": ("flip event", "flip WAL", "truncate WAL", "old backup"),
 }
-ALONE = {"nothing"}
+ALONE = {"nothing", "long freeze of command", "long freeze of query"}
+"""The one is part of every run; the others take long."""
 
 
 def one_after_the_other(name: str) -> Fault:
@@ -50,7 +53,7 @@ def one_after_the_other(name: str) -> Fault:
 
     if name == "disks and clocks":
         return Fault(name, strike, command=FAULTY_COMMAND, query=FAULTY_QUERY)
-    return Fault(name, strike)
+    return replace(faults[0], name=name, strike=strike, felt_as="")
 
 
 @pytest.mark.parametrize("name", TOGETHER)

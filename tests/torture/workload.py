@@ -9,7 +9,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from google.protobuf.message import Message
 
@@ -299,7 +299,10 @@ class Workload:
                 creation(kind, each, recorder.tenant_id) for each in KNOWN for kind in kinds
             ]
             for command in commands:
-                answer = await recorder.command(command)
+                identified = under(command, command_id=str(uuid4()))
+                answer = await recorder.command(identified)
+                until = time.monotonic() + INSIST_S
+                answer = await recorder.insist(identified, answer, until)
                 if not isinstance(answer, CommandReceipt):
                     raise RunFailed(f"{command} was answered with {answer}")
                 world.note(command, answer)
