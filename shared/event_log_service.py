@@ -22,7 +22,7 @@ from shared.rpc import Call
 from tidemark.internal.v1.stored_pb2 import StoredSubscribeResponse
 from tidemark.v1.event_pb2 import Checkpoint, SubscribeRequest
 
-HEARTBEAT_S = 2.5
+HEARTBEAT_S = 2.0
 """The longest silence of a healthy stream."""
 
 SHARE_S = 0.0002
