@@ -202,7 +202,7 @@ class Calls:
         return grpc.stream_stream_rpc_method_handler(self._bidirectional(method, function))
 
     def _unary(self, method: MethodDescriptor, function: UnaryMethod) -> Any:
-        parse = _parser(method)
+        parse = parser(method)
 
         async def handle(raw: bytes, context: ServicerContext) -> bytes:
             try:
@@ -223,7 +223,7 @@ class Calls:
         return handle
 
     def _stream(self, method: MethodDescriptor, function: StreamMethod) -> Any:
-        parse = _parser(method)
+        parse = parser(method)
 
         async def handle(raw: bytes, context: ServicerContext) -> None:
             call = Call(context, self.drain)
@@ -232,7 +232,7 @@ class Calls:
         return handle
 
     def _bidirectional(self, method: MethodDescriptor, function: StreamMethod) -> Any:
-        parse = _parser(method)
+        parse = parser(method)
 
         async def handle(raw: AsyncIterator[bytes], context: ServicerContext) -> None:
             requests = (parse(each) async for each in raw)
@@ -356,7 +356,8 @@ def _draining() -> Unavailable:
     return Unavailable("DRAINING", "The service is stopping")
 
 
-def _parser(method: MethodDescriptor) -> Callable[[bytes], Message]:
+def parser(method: MethodDescriptor) -> Callable[[bytes], Message]:
+    """What makes a request of an RPC of its bytes, or raises InvalidArgument, MALFORMED_REQUEST."""
     request_class = message_factory.GetMessageClass(method.input_type)
 
     def parse(raw: bytes) -> Message:

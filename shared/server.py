@@ -10,9 +10,9 @@ from typing import Any
 import grpc
 import structlog
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health, health_pb2
 
+from shared.grpc_services import HEALTH, REFLECTION, health_handler, reflection_handler
 from shared.rpc import Calls
 
 MAX_REQUEST_BYTES = 4 << 20
@@ -93,9 +93,10 @@ class Server:
         Raises:
             OSError: the address cannot be had.
         """
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        known = [*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME]
-        reflection.enable_server_reflection(known, self._server)
+        known = [*self._services, HEALTH.full_name, REFLECTION.full_name]
+        self._server.add_generic_rpc_handlers(
+            (health_handler(self._health), reflection_handler(known))
+        )
         try:
             port = self._server.add_insecure_port(self._listen)
         except RuntimeError as error:
