@@ -141,6 +141,9 @@ class Call:
 def _checked_tenant_id(tenant_id: str | bytes) -> str:
     if isinstance(tenant_id, bytes) or not tenant_id:
         raise invalid_field(TENANT_HEADER, "must not be empty")
+    if not tenant_id.isascii():
+        # Headers are: of what else comes gRPC makes the same text of different bytes.
+        raise invalid_field(TENANT_HEADER, "must be ASCII")
     if violations := id_violations(TENANT_HEADER, tenant_id):
         raise InvalidFields(*violations)
     return tenant_id

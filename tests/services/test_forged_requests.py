@@ -7,8 +7,8 @@ from typing import Any
 import grpc
 import pytest
 
-from tests.services.commanding import CALL_S, of, rpc_error, send
-from tests.services.deployment import deployment
+from tests.services.commanding import CALL_S, failure, of, rpc_error, send
+from tests.services.deployment import Deployment, deployment, tenant
 from tests.services.forging import PLACEHOLDER, forging
 from tests.services.health import SERVING, health_of
 from tidemark.v1.ship_pb2 import DockShip, GetShipRequest, RegisterShip
@@ -16,6 +16,25 @@ from tidemark.v1.ship_pb2 import DockShip, GetShipRequest, RegisterShip
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(60)]
 
 REGISTER = RegisterShip(name="Ever")
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [b"a\0b", b"a\nb", b"\x1b[31m", b"\x7f", b"\x85", b"\xff\xfe", "é".encode(), b"\xed\xa0\x80"],
+)
+async def test_a_tenant_that_is_no_printable_ascii_is_invalid(
+    shared: Deployment, forged: bytes
+) -> None:
+    async with (
+        forging(shared.command.address, forged) as address,
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        register: Any = channel.unary_unary("/tidemark.v1.ShipCommandService/Register")
+        request = REGISTER.SerializeToString()
+        failed = await failure(register(request, metadata=tenant(PLACEHOLDER), timeout=CALL_S))
+
+    assert (failed.reason, failed.fields) == ("INVALID_FIELD", ["x-tenant-id"])
+    assert "Traceback" not in (shared.folder / "command.log").read_text()
 
 
 async def test_after_a_path_that_is_no_utf_8_both_services_go_on(tmp_path: Path) -> None:
