@@ -116,6 +116,8 @@ class Call:
         """Sends one response of a stream; returns when the peer can take more."""
         if self._headers is None:
             self._headers = asyncio.ensure_future(self._context.send_initial_metadata(()))
+            # If the caller hangs up now, nobody waits for them any more.
+            self._headers.add_done_callback(_look_at)
             await asyncio.shield(self._headers)
         await self._context.write(response.SerializeToString())
 
@@ -371,6 +373,12 @@ def parser(method: MethodDescriptor) -> Callable[[bytes], Message]:
             raise InvalidArgument("MALFORMED_REQUEST", f"Not a valid {name}") from error
 
     return parse
+
+
+def _look_at(future: asyncio.Future[None]) -> None:
+    """Keeps asyncio from calling a failure forgotten."""
+    if not future.cancelled():
+        future.exception()
 
 
 def _nothing() -> None:
