@@ -54,6 +54,10 @@ torture: install ## Both services under every fault, with 3 seeds each; SEEDS=20
 	@$(BIN)/python -m tests.torture $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FAULT),--fault '$(FAULT)') \
 		$(if $(SEED),--seed $(SEED))
 
+.PHONY: fuzz
+fuzz: install ## Hostile input to both services, other than the last time; EXAMPLES=5000, SEED=7.
+	EXAMPLES=$(or $(EXAMPLES),1000) $(BIN)/pytest tests/fuzzing $(if $(SEED),--hypothesis-seed=$(SEED))
+
 .PHONY: bench
 bench: install .venv/bench ## Measure the services on this machine; ONLY=commands: one group.
 	@$(BIN)/python -m benchmarks $(ONLY:%=--only %)

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared.aggregates.aggregate import Aggregate
-from shared.checks import MAX_ID_BYTES, at_least, between, check, microseconds
+from shared.checks import (
+    MAX_ID_BYTES,
+    at_least,
+    between,
+    check,
+    id_violations,
+    microseconds,
+)
 from shared.errors import DataLoss, OutOfRange, Unavailable, invalid_field
 from shared.log.log import (
     EVERYTHING,
@@ -117,7 +124,7 @@ class EventLogService:
         )
         for name in ("aggregate_ids", "correlation_ids"):
             self._check_values(
-                name, conditions, lambda value: 0 < len(value.encode()) <= MAX_ID_BYTES
+                name, conditions, lambda value: value != "" and not id_violations("", value)
             )
         return EventFilter(tenant_id, **conditions)
 

@@ -116,6 +116,8 @@ class Call:
         """Sends one response of a stream; returns when the peer can take more."""
         if self._headers is None:
             self._headers = asyncio.ensure_future(self._context.send_initial_metadata(()))
+            # If the caller hangs up now, nobody waits for them any more.
+            self._headers.add_done_callback(_look_at)
             await asyncio.shield(self._headers)
         await self._context.write(response.SerializeToString())
 
@@ -141,6 +143,9 @@ class Call:
 def _checked_tenant_id(tenant_id: str | bytes) -> str:
     if isinstance(tenant_id, bytes) or not tenant_id:
         raise invalid_field(TENANT_HEADER, "must not be empty")
+    if not tenant_id.isascii():
+        # Headers are: of what else comes gRPC makes the same text of different bytes.
+        raise invalid_field(TENANT_HEADER, "must be ASCII")
     if violations := id_violations(TENANT_HEADER, tenant_id):
         raise InvalidFields(*violations)
     return tenant_id
@@ -202,7 +207,7 @@ class Calls:
         return grpc.stream_stream_rpc_method_handler(self._bidirectional(method, function))
 
     def _unary(self, method: MethodDescriptor, function: UnaryMethod) -> Any:
-        parse = _parser(method)
+        parse = parser(method)
 
         async def handle(raw: bytes, context: ServicerContext) -> bytes:
             try:
@@ -223,7 +228,7 @@ class Calls:
         return handle
 
     def _stream(self, method: MethodDescriptor, function: StreamMethod) -> Any:
-        parse = _parser(method)
+        parse = parser(method)
 
         async def handle(raw: bytes, context: ServicerContext) -> None:
             call = Call(context, self.drain)
@@ -232,7 +237,7 @@ class Calls:
         return handle
 
     def _bidirectional(self, method: MethodDescriptor, function: StreamMethod) -> Any:
-        parse = _parser(method)
+        parse = parser(method)
 
         async def handle(raw: AsyncIterator[bytes], context: ServicerContext) -> None:
             requests = (parse(each) async for each in raw)
@@ -356,7 +361,8 @@ def _draining() -> Unavailable:
     return Unavailable("DRAINING", "The service is stopping")
 
 
-def _parser(method: MethodDescriptor) -> Callable[[bytes], Message]:
+def parser(method: MethodDescriptor) -> Callable[[bytes], Message]:
+    """What makes a request of an RPC of its bytes, or raises InvalidArgument, MALFORMED_REQUEST."""
     request_class = message_factory.GetMessageClass(method.input_type)
 
     def parse(raw: bytes) -> Message:
@@ -367,6 +373,12 @@ def _parser(method: MethodDescriptor) -> Callable[[bytes], Message]:
             raise InvalidArgument("MALFORMED_REQUEST", f"Not a valid {name}") from error
 
     return parse
+
+
+def _look_at(future: asyncio.Future[None]) -> None:
+    """Keeps asyncio from calling a failure forgotten."""
+    if not future.cancelled():
+        future.exception()
 
 
 def _nothing() -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import grpc
 import structlog
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health, health_pb2
 
+from shared.grpc_services import HEALTH, REFLECTION, health_handler, reflection_handler
 from shared.rpc import Calls
 
 MAX_REQUEST_BYTES = 4 << 20
@@ -22,6 +22,8 @@ GRACE_S = 10.0
 QUIET_S = 0.1
 BACKLOG_S = 1.0
 FLUSH_S = 1.0
+LOOK_S = 1.0
+"""Between two looks at whether gRPC still serves."""
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -71,12 +73,13 @@ class Server:
         self._calls = Calls(max_streams)
         self._server = grpc.aio.server(options=OPTIONS)
         self._health = health.aio.HealthServicer()
+        self._handlers: list[grpc.GenericRpcHandler] = []
         self._services: list[str] = []
         self._signal = asyncio.Event()
 
     def add(self, service: ServiceDescriptor, method_of: Callable[[MethodDescriptor], Any]) -> None:
         """Serves a service; see `shared.rpc.Calls.handler`."""
-        self._server.add_generic_rpc_handlers((self._calls.handler(service, method_of),))
+        self._handlers.append(self._calls.handler(service, method_of))
         self._services.append(service.full_name)
 
     async def set_health(self, services: Iterable[str], is_serving: bool) -> None:
@@ -93,20 +96,19 @@ class Server:
         Raises:
             OSError: the address cannot be had.
         """
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        known = [*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME]
-        reflection.enable_server_reflection(known, self._server)
-        try:
-            port = self._server.add_insecure_port(self._listen)
-        except RuntimeError as error:
-            raise OSError(f"Cannot listen on {self._listen}: {error}") from error
-        await self._server.start()
+        known = [*self._services, HEALTH.full_name, REFLECTION.full_name]
+        self._handlers += [health_handler(self._health), reflection_handler(known)]
+        port = await self._start_grpc()
+        self._listen = f"{self._listen.rpartition(':')[0]}:{port}"
         await self.set_health(["", *self._services], True)
-        return f"{self._listen.rpartition(':')[0]}:{port}"
+        return self._listen
 
     async def serve_until_signal(self) -> None:
         """Serves until SIGTERM or SIGINT, then lets calls end: see `drain`."""
-        await self._signal.wait()
+        async with asyncio.TaskGroup() as tasks:
+            serving = tasks.create_task(self._keep_serving(), name="keep serving")
+            await self._signal.wait()
+            serving.cancel()
         await self.drain()
 
     async def drain(self) -> None:
@@ -126,6 +128,31 @@ class Server:
                 await self._calls.wait_until_quiet(QUIET_S)
         # For the last answers to leave. What is left then are others' streams: health watches.
         await self._server.stop(FLUSH_S)
+
+    async def _start_grpc(self) -> int:
+        """Has gRPC listen; the port it got."""
+        self._server.add_generic_rpc_handlers(self._handlers)
+        try:
+            port = self._server.add_insecure_port(self._listen)
+        except RuntimeError as error:
+            raise OSError(f"Cannot listen on {self._listen}: {error}") from error
+        await self._server.start()
+        return port
+
+    async def _keep_serving(self) -> None:
+        """Starts gRPC anew when it has stopped by itself.
+
+        It does at a request whose path is no UTF-8, which anybody can send. From then on nobody is
+        let in any more, and only who looks is told.
+        """
+        while True:
+            try:
+                await self._server.wait_for_termination(LOOK_S)
+            except Exception:
+                logger.exception("grpc_stopped")
+                await self._server.stop(FLUSH_S)
+                self._server = grpc.aio.server(options=OPTIONS)
+                await self._start_grpc()
 
     async def __aenter__(self) -> "Server":
         loop = asyncio.get_running_loop()

@@ -47,6 +47,13 @@ def configure(level: LogLevel) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=max(logging.WARNING, level_number(level)))
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_worth_telling)
+
+
+def _is_worth_telling(record: logging.LogRecord) -> bool:
+    # gRPC has a traceback for each header that is no UTF-8, and for each answer to a call that has
+    # ended: any caller could fill the log with them.
+    return not record.getMessage().startswith(("Invalid encoding on", "ExecuteBatchError raised"))
 
 
 def level_number(level: LogLevel) -> int:

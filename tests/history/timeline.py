@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 
 from google.protobuf.message import Message
 
+from command_service.aggregates import RULES
 from shared.aggregates.aggregate import Aggregate, CorruptHistory, UnknownEvent
-from shared.aggregates.ship import SHIP
-from shared.aggregates.user import USER
 from shared.log.log import EMPTY_DIGEST, AggregateKey, CommandKey, chain, time_of
 from tidemark.v1.event_pb2 import RecordedEvent
 
-AGGREGATES: dict[str, Aggregate[Any]] = {each.name: each for each in (SHIP, USER)}
+AGGREGATES: dict[str, Aggregate[Any]] = {rules.aggregate.name: rules.aggregate for rules in RULES}
 
 
 class Moment(NamedTuple):

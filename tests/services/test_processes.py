@@ -331,6 +331,29 @@ async def test_reflection_lists_every_service(shared: Deployment) -> None:
         assert "grpc.health.v1.Health" in names
 
 
+@pytest.mark.parametrize("malformed", [b"\xff\xff", b"\x0a\x01\xff", b"\x0a\x05one"])
+async def test_bytes_that_are_no_request_of_theirs_are_malformed(
+    shared: Deployment, malformed: bytes
+) -> None:
+    async with channel_to(shared.command) as opened:
+        channel: Any = opened
+        check = channel.unary_unary("/grpc.health.v1.Health/Check")
+        watch = channel.unary_stream("/grpc.health.v1.Health/Watch")
+        reflect = channel.stream_stream(
+            "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+        )(timeout=CALL_S)
+        await reflect.write(malformed)
+        calls = (
+            check(malformed, timeout=CALL_S),
+            watch(malformed, timeout=CALL_S).read(),
+            reflect.read(),
+        )
+        failures = [await failure(call) for call in calls]
+
+    assert {each.reason for each in failures} == {"MALFORMED_REQUEST"}
+    assert "Traceback" not in (shared.folder / "command.log").read_text()
+
+
 async def _stream_limit(log: Any) -> str:
     """Opens streams until one is refused, and returns the limit that this names."""
     async with contextlib.AsyncExitStack() as streams:

@@ -669,6 +669,11 @@ async def test_a_position_beyond_the_head_is_refused(
             "filter.event_types",
         ),
         (SubscribeRequest(filter=EventFilter(event_types=[""])), "filter.event_types"),
+        (SubscribeRequest(filter=EventFilter(aggregate_ids=["a\0b"])), "filter.aggregate_ids"),
+        (
+            SubscribeRequest(filter=EventFilter(correlation_ids=["one", "a\nb"])),
+            "filter.correlation_ids",
+        ),
         (
             SubscribeRequest(filter=EventFilter(aggregate_types=["submarine"])),
             "filter.aggregate_types",
