@@ -1,4 +1,8 @@
-"""Two stories through two real services: a user's balance, and a ship's voyage."""
+"""Two stories through two real services: a user's balance, and a ship's voyage.
+
+`python -m examples.demo` starts services of its own; with the addresses of a command service and a
+query service, HOST:PORT each, it tells them through those.
+"""
 
 import asyncio
 import sys
@@ -197,8 +201,15 @@ def just_before(moment: Timestamp) -> Timestamp:
     return earlier
 
 
-async def main() -> None:
-    """Starts the services, tells the stories, stops the services."""
+async def tell(connection: Connection) -> None:
+    """Tells both stories with services that run."""
+    async with Client(connection) as client:
+        await a_users_balance(client)
+        await a_ships_voyage(client)
+
+
+async def main() -> int:
+    """Starts the services, tells the stories, stops the services; returns the exit code."""
     with tempfile.TemporaryDirectory(prefix="tidemark-demo-") as name:
         folder = Path(name)
         logs = folder / "services.log"
@@ -208,10 +219,7 @@ async def main() -> None:
             try:
                 console.print(f"[dim]command service on {command.address}, a fresh SQLite log[/]")
                 console.print(f"[dim]query service   on {query.address}, following it[/]\n")
-                connection = Connection(command.address, query.address)
-                async with Client(connection) as client:
-                    await a_users_balance(client)
-                    await a_ships_voyage(client)
+                await tell(Connection(command.address, query.address))
             finally:
                 query_code = await query.stop()
         finally:
@@ -219,8 +227,12 @@ async def main() -> None:
         console.print(
             f"\n[dim]both services stopped, exit codes {command_code} and {query_code}[/]"
         )
-    sys.exit(command_code or query_code)
+    return command_code or query_code
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    match sys.argv[1:]:
+        case [commands, queries]:
+            asyncio.run(tell(Connection(commands, queries)))
+        case _:
+            sys.exit(asyncio.run(main()))

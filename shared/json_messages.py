@@ -12,7 +12,7 @@ _LONG = {FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64}
 
 
 def as_json(message: Message) -> JsonObject:
-    """The message with the names of its fields as the .proto has them, those at 0 included.
+    """The message, its fields named and ordered as in the .proto, those at 0 included.
 
     64-bit integers are numbers, exact as they stand. Every protobuf reads them from a number as
     well as from text; what keeps all numbers as doubles loses those beyond 2^53.
@@ -24,8 +24,11 @@ def as_json(message: Message) -> JsonObject:
 
 
 def _with_numbers(described: JsonObject, descriptor: Any) -> JsonObject:
-    fields = descriptor.fields_by_name
-    return {name: _numbered(value, fields[name]) for name, value in described.items()}
+    return {
+        field.name: _numbered(described[field.name], field)
+        for field in descriptor.fields
+        if field.name in described
+    }
 
 
 def _numbered(value: Any, field: FieldDescriptor) -> Any:
@@ -39,5 +42,5 @@ def _numbered(value: Any, field: FieldDescriptor) -> Any:
         return value
     if message.GetOptions().map_entry:
         content = message.fields_by_name["value"]
-        return {key: _numbered(each, content) for key, each in value.items()}
+        return {key: _numbered(value[key], content) for key in sorted(value)}
     return _with_numbers(value, message)

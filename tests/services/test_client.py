@@ -48,15 +48,14 @@ from tidemark.v1.ship_pb2 import (
 )
 from tidemark.v1.user_pb2 import CreateUser
 
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(60)]
+
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def client(shared: Deployment, tenant_id: str) -> AsyncIterator[Client]:
     """Of a tenant of its own."""
     async with Client(connection_to(shared, tenant_id=tenant_id)) as one:
         yield one
-
-
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(60)]
 
 
 async def test_a_query_sees_what_its_client_did(client: Client, ship_id: str) -> None:

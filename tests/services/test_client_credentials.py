@@ -1,5 +1,8 @@
 """The Python client proves who it is: by a certificate, by a token."""
 
+import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -169,3 +172,25 @@ async def test_half_a_proof_is_a_mistake(files: dict[str, Path], given: tuple[st
 
     with pytest.raises(ValueError, match="goes with its key"):
         connection.channel("localhost:1")
+
+
+async def test_the_command_line_takes_all_of_it_from_the_environment(
+    authority: trustme.CA, files: dict[str, Path]
+) -> None:
+    tidemark = Path(sys.executable).with_name("tidemark")
+    async with greeting(with_tls(authority, mutual=True)) as (address, shown):
+        process = await asyncio.create_subprocess_exec(
+            *(tidemark, "users", "create", "--username", "ada"),
+            env={
+                **os.environ,
+                "TIDEMARK_COMMANDS": address,
+                "TIDEMARK_TENANT": "acme",
+                "TIDEMARK_CA": str(files["ca"]),
+                "TIDEMARK_CERT": str(files["cert"]),
+                "TIDEMARK_KEY": str(files["key"]),
+                "TIDEMARK_TOKEN_FILE": str(files["token"]),
+            },
+        )
+        assert await asyncio.wait_for(process.wait(), 30) == 0
+
+    assert shown == [{"tenant": "acme", "token": "Bearer one", "certificate": b"client.example"}]

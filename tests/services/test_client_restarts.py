@@ -11,6 +11,7 @@ from shared.errors import (
 from tests.services.clients import connection_to, to_count
 from tests.services.deployment import Deployment
 from tests.services.subscribing import history
+from tests.services.terminal import SOON_S, Terminal
 from tidemark.v1.ship_pb2 import (
     DockShip,
     RegisterShip,
@@ -56,3 +57,20 @@ async def test_a_subscription_outlives_restarts_without_a_gap_or_a_repeat(
     assert events == await history(own.commands.log)
     assert len(interruptions) >= 2
     assert {type(each) for each in interruptions} == {Unavailable}
+
+
+async def test_a_lag_that_cannot_be_known_is_said_to_be_unknown(own: Deployment) -> None:
+    terminal = Terminal(own, "default")
+    known = await terminal.reads("projections", "--json")
+
+    await own.command.kill()
+    async with asyncio.timeout(SOON_S):
+        while "unknown" not in (printed := await terminal.sees("projections")):
+            pass
+    unknown = await terminal.reads("projections", "--json")
+
+    assert [each["seconds_behind"] for each in known] == [0, 0]
+    assert printed.count("unknown") == 4
+    assert [(each["seconds_behind"], each["events_behind"]) for each in unknown] == [
+        (None, None)
+    ] * 2
