@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from examples.services import Service
-from tests.services.deployment import deployment
+from tests.services.deployment import Deployment, deployment
 from tidemark.v1.user_pb2 import CreateUser
 
 ROOT = Path(__file__).parent.parent
@@ -78,9 +78,25 @@ async def test_the_five_minutes_with_grpcurl_go_as_the_readme_says(tmp_path: Pat
     async with deployment(tmp_path) as both:
         for snippet, expected in expected_after():
             if snippet.kind == "sh" and "grpcurl" in snippet.content:
+                if "after_position" in snippet.content:
+                    await restart(both)
                 assert_shown(expected, execute(snippet.content, both.command, both.query))
                 executed += 1
-    assert executed >= 8
+    assert executed >= 9
+
+
+async def restart(both: Deployment) -> None:
+    """What Ctrl-C and `make run` do."""
+    await both.query.stop()
+    await both.command.stop()
+    await both.start_command()
+    await both.start_query()
+
+
+async def test_a_node_program_goes_as_the_readme_says(tmp_path: Path) -> None:
+    [(snippet, expected)] = [each for each in expected_after() if each[0].kind == "sh node"]
+    async with deployment(tmp_path) as both:
+        assert_shown(expected, execute(snippet.content, both.command, both.query))
 
 
 async def test_the_command_line_goes_as_the_readme_says(tmp_path: Path) -> None:
@@ -168,8 +184,11 @@ def copy_with_lighthouse(project: Path) -> list[str]:
     project.mkdir()
     for name in COPIED:
         source = ROOT / name
-        copy = shutil.copytree if source.is_dir() else shutil.copy
-        copy(source, project / name)
+        if source.is_dir():
+            ignored = shutil.ignore_patterns("__pycache__", "node_modules")
+            shutil.copytree(source, project / name, ignore=ignored)
+        else:
+            shutil.copy(source, project / name)
     added = [each for each in snippets() if each.path]
     assert len(added) == 5
     for each in added:
