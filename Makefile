@@ -42,8 +42,17 @@ lint: install ## Format, lint and type checks, of Python and of the contract.
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code protos
 
+NODE_MODULES := examples/node/node_modules/.package-lock.json
+
+.PHONY: node
+node: install $(NODE_MODULES) ## What the clients in examples/node need; Node itself is in .venv.
+
+$(NODE_MODULES): examples/node/package.json examples/node/package-lock.json | .venv/installed
+	cd examples/node && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --silent
+	@touch $@
+
 .PHONY: test
-test: install ## The whole test suite.
+test: install node ## The whole test suite.
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 .PHONY: check
@@ -72,5 +81,5 @@ bench-long: install .venv/bench ## The same, with what takes long: millions of e
 
 .PHONY: clean
 clean: ## Remove what the targets above have made; ./data is kept.
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv build dist examples/node/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -27,11 +27,13 @@ def generate() -> None:
     Raises:
         RuntimeError: protoc refused; its own message is on standard error.
     """
-    # Only what the contract imports from elsewhere; buf, too, finds it there without a network.
+    # What the contract imports from elsewhere, where buf, too, finds it without a network; and what
+    # clients that are made from .proto files need beside it, to decode the details of errors.
     shutil.rmtree(DEPENDENCIES, ignore_errors=True)
     (DEPENDENCIES / "google" / "rpc").mkdir(parents=True)
     google_rpc = Path(next(iter(google.rpc.__path__)))
-    shutil.copy(google_rpc / "status.proto", DEPENDENCIES / "google" / "rpc")
+    for name in ("status.proto", "error_details.proto"):
+        shutil.copy(google_rpc / name, DEPENDENCIES / "google" / "rpc")
 
     shutil.rmtree(GENERATED, ignore_errors=True)
     GENERATED.mkdir(parents=True)

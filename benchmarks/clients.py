@@ -10,7 +10,7 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 
 from benchmarks.errors import BenchmarkFailed
-from examples.stubs import Stub
+from shared.client.stubs import Stub
 from tidemark.v1 import command_pb2, event_pb2
 from tidemark.v1.command_pb2 import ExecuteRequest
 from tidemark.v1.event_pb2 import SubscribeRequest

@@ -12,7 +12,7 @@ from google.protobuf.empty_pb2 import Empty
 
 from benchmarks.clients import EVENT_LOG
 from benchmarks.errors import BenchmarkFailed
-from examples.stubs import Stub
+from shared.client.stubs import Stub
 from tidemark.v1 import query_pb2
 from tidemark.v1.event_pb2 import SubscribeRequest
 from tidemark.v1.query_pb2 import ListProjectionsRequest, ProjectionState, RebuildProjectionRequest

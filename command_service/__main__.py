@@ -13,6 +13,7 @@ from command_service.command import CommandTypes
 from command_service.executor import Executor
 from command_service.handlers import Commands
 from shared.event_log_service import EventLogService
+from shared.json_events.offline import export_command, import_command
 from shared.log.log import OutcomeUnknown
 from shared.log.sqlite import SqliteLog
 from shared.process import (
@@ -33,6 +34,8 @@ SQLITE = "sqlite:"
 
 logger = structlog.get_logger(NAME)
 app = typer.Typer(no_args_is_help=True, add_completion=False)
+app.command("export")(export_command)
+app.command("import")(import_command)
 
 
 @app.callback()

@@ -1,72 +1,57 @@
-"""Two stories through two real services: a user's balance, and a ship's voyage."""
+"""Two stories through two real services: a user's balance, and a ship's voyage.
+
+`python -m examples.demo` starts services of its own; with the addresses of a command service and a
+query service, HOST:PORT each, it tells them through those.
+"""
 
 import asyncio
 import sys
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
-import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
+from google.rpc.code_pb2 import Code
 from rich.console import Console
 from rich.rule import Rule
 
 from examples.services import start_command_service, start_query_service
-from examples.stubs import Stub
-from tidemark.v1 import event_pb2, query_pb2, ship_pb2, user_pb2
+from shared.client import Client
+from shared.client.connection import Connection
+from shared.errors import TidemarkError
+from shared.json_events import to_dict
 from tidemark.v1.command_pb2 import CommandContext, CommandReceipt
-from tidemark.v1.event_pb2 import RecordedEvent, SubscribeRequest
-from tidemark.v1.query_pb2 import AsOf, ReplayRequest
+from tidemark.v1.event_pb2 import EventFilter, RecordedEvent, SubscribeRequest
+from tidemark.v1.query_pb2 import AsOf, ReplayRequest, ReplayResponse
 from tidemark.v1.ship_pb2 import (
     DepartShip,
     DockShip,
     GetShipRequest,
+    GetShipResponse,
     LoadCargo,
     RegisterShip,
     Ship,
     ShipStatus,
     UnloadCargo,
 )
-from tidemark.v1.user_pb2 import ChangeUserBalance, CreateUser, GetUserRequest
+from tidemark.v1.user_pb2 import ChangeUserBalance, CreateUser, GetUserRequest, GetUserResponse
 
 console = Console(highlight=False, soft_wrap=True)
 
 
-class Tidemark:
-    """Both services, as their client sees them."""
-
-    def __init__(self, commands: grpc.aio.Channel, queries: grpc.aio.Channel) -> None:
-        users, ships = user_pb2.DESCRIPTOR, ship_pb2.DESCRIPTOR
-        self.user_commands: Any = Stub(commands, users.services_by_name["UserCommandService"])
-        self.user_queries: Any = Stub(queries, users.services_by_name["UserQueryService"])
-        self.ship_commands: Any = Stub(commands, ships.services_by_name["ShipCommandService"])
-        self.ship_queries: Any = Stub(queries, ships.services_by_name["ShipQueryService"])
-        replay = query_pb2.DESCRIPTOR.services_by_name["ReplayService"]
-        self.replay: Any = Stub(queries, replay)
-        log = event_pb2.DESCRIPTOR.services_by_name["EventLogService"]
-        self.log: Any = Stub(queries, log)
-
-    async def history(self, aggregate_type: str, receipt: CommandReceipt) -> list[RecordedEvent]:
-        """Every event of an aggregate, the receipt's included."""
-        request = ReplayRequest(
-            aggregate_type=aggregate_type,
-            aggregate_id=receipt.aggregate_id,
-            min_position=receipt.position,
-        )
-        return [response.event async for response in self.replay.Replay(request)]
+async def history(client: Client, aggregate_type: str, aggregate_id: str) -> list[RecordedEvent]:
+    """Every event of an aggregate."""
+    request = ReplayRequest(aggregate_type=aggregate_type, aggregate_id=aggregate_id)
+    return [response.event async for response in client.stream(request, ReplayResponse)]
 
 
-async def a_users_balance(tidemark: Tidemark) -> None:
+async def a_users_balance(client: Client) -> None:
     """The first story."""
     console.print(Rule("[bold]1 · A user's balance", align="left", style="cyan"))
-    send = tidemark.user_commands
     receipt = await told(
-        "create test_user with 100", send.Create(CreateUser(username="test_user", balance=100))
+        "create test_user with 100", client.execute(CreateUser(username="test_user", balance=100))
     )
     user_id = receipt.aggregate_id
     change = ChangeUserBalance()
@@ -76,18 +61,17 @@ async def a_users_balance(tidemark: Tidemark) -> None:
             balance_change=amount,
             context=CommandContext(command_id=str(uuid.uuid4())),
         )
-        receipt = await told(f"change the balance by {amount:+}", send.ChangeBalance(change))
+        await told(f"change the balance by {amount:+}", client.execute(change))
 
     async def balance(as_of: AsOf | None = None) -> str:
-        request = GetUserRequest(user_id=user_id, as_of=as_of, min_position=receipt.position)
-        response = await tidemark.user_queries.GetUser(request)
+        response = await client.ask(GetUserRequest(user_id=user_id, as_of=as_of), GetUserResponse)
         return f"balance [bold]{response.user.balance}[/], version {response.user.version}"
 
     heading("The state now")
     console.print(f"  {await balance()}")
 
     heading("Replayed, event by event")
-    events = await tidemark.history("user", receipt)
+    events = await history(client, "user", user_id)
     print_events(events)
 
     heading("As of the moment before the last change")
@@ -95,44 +79,41 @@ async def a_users_balance(tidemark: Tidemark) -> None:
 
     heading("More than there is")
     too_much = ChangeUserBalance(user_id=user_id, balance_change=-1000)
-    await refused("change the balance by -1000", send.ChangeBalance(too_much))
+    await refused("change the balance by -1000", client.execute(too_much))
     console.print(f"  nothing was written: {await balance()}")
 
     heading("The last command once more, under the same command_id")
-    await told("change the balance by -50", send.ChangeBalance(change))
+    await told("change the balance by -50", client.execute(change))
     console.print(f"  it had its effect once: {await balance()}")
 
 
-async def a_ships_voyage(tidemark: Tidemark) -> None:
+async def a_ships_voyage(client: Client) -> None:
     """The second story."""
     console.print()
     console.print(Rule("[bold]2 · A ship's voyage", align="left", style="cyan"))
     ship_id = str(uuid.uuid4())
-    send = tidemark.ship_commands
-    async with subscribed(tidemark, ship_id) as live:
+    async with subscribed(client, ship_id) as live:
         await told(
             "register Pacific Explorer",
-            send.Register(RegisterShip(ship_id=ship_id, name="Pacific Explorer")),
+            client.execute(RegisterShip(ship_id=ship_id, name="Pacific Explorer")),
         )
-        await told("dock in Singapore", send.Dock(DockShip(ship_id=ship_id, port="Singapore")))
+        await told("dock in Singapore", client.execute(DockShip(ship_id=ship_id, port="Singapore")))
         load = LoadCargo(ship_id=ship_id, item="electronics", quantity=500)
-        await told("load 500 electronics", send.Load(load))
-        await told("depart", send.Depart(DepartShip(ship_id=ship_id)))
-        await told("dock in Hong Kong", send.Dock(DockShip(ship_id=ship_id, port="Hong Kong")))
+        await told("load 500 electronics", client.execute(load))
+        await told("depart", client.execute(DepartShip(ship_id=ship_id)))
+        await told("dock in Hong Kong", client.execute(DockShip(ship_id=ship_id, port="Hong Kong")))
         unload = UnloadCargo(ship_id=ship_id, item="electronics", quantity=200)
-        receipt = await told("unload 200 electronics", send.Unload(unload))
+        receipt = await told("unload 200 electronics", client.execute(unload))
 
         async def ship(as_of: AsOf | None = None) -> Ship:
-            request = GetShipRequest(ship_id=ship_id, as_of=as_of, min_position=receipt.position)
-            response = await tidemark.ship_queries.GetShip(request)
-            found: Ship = response.ship
-            return found
+            request = GetShipRequest(ship_id=ship_id, as_of=as_of)
+            return (await client.ask(request, GetShipResponse)).ship
 
         heading("The state now")
         console.print(f"  {described(await ship())}")
 
         heading("The event log")
-        events = await tidemark.history("ship", receipt)
+        events = await history(client, "ship", ship_id)
         print_events(events)
 
         heading("As of each version")
@@ -140,12 +121,12 @@ async def a_ships_voyage(tidemark: Tidemark) -> None:
             console.print(f"  [dim]{version}[/]  {described(await ship(AsOf(version=version)))}")
 
         heading("Departing twice")
-        last = await told("depart", send.Depart(DepartShip(ship_id=ship_id)))
-        await refused("depart", send.Depart(DepartShip(ship_id=ship_id)))
+        last = await told("depart", client.execute(DepartShip(ship_id=ship_id)))
+        await refused("depart", client.execute(DepartShip(ship_id=ship_id)))
 
         heading("What a subscriber saw that was attached from the start")
         seen = [await anext(live) for _ in range(last.version)]
-        is_same = seen == await tidemark.history("ship", last)
+        is_same = seen == await history(client, "ship", ship_id)
         console.print(
             f"  {len(seen)} events, live, "
             + ("[green]the same as the log has[/]" if is_same else "[red]NOT the same[/]")
@@ -155,25 +136,13 @@ async def a_ships_voyage(tidemark: Tidemark) -> None:
 
 
 @asynccontextmanager
-async def subscribed(
-    tidemark: Tidemark, ship_id: str
-) -> AsyncIterator[AsyncIterator[RecordedEvent]]:
+async def subscribed(client: Client, ship_id: str) -> AsyncIterator[AsyncIterator[RecordedEvent]]:
     """The events of one ship as they happen, attached when the block begins."""
-    request = SubscribeRequest(filter=event_pb2.EventFilter(aggregate_ids=[ship_id]))
-    stream = tidemark.log.Subscribe(request)
-    responses = aiter(stream)
-
-    async def events() -> AsyncIterator[RecordedEvent]:
-        async for response in responses:
-            for event in response.events:
-                yield event
-
-    # The first response comes as soon as the stream has reached the head.
-    await anext(responses)
-    try:
-        yield events()
-    finally:
-        stream.cancel()
+    request = SubscribeRequest(filter=EventFilter(aggregate_ids=[ship_id]))
+    async with aclosing(client.subscribe(request)) as responses:
+        # The first response comes as soon as the stream has reached the head.
+        await anext(responses)
+        yield (event async for response in responses for event in response.events)
 
 
 async def told(sentence: str, call: Awaitable[CommandReceipt]) -> CommandReceipt:
@@ -191,13 +160,10 @@ async def refused(sentence: str, call: Awaitable[CommandReceipt]) -> None:
     """Sends a command that the rules refuse, and prints why."""
     try:
         await call
-    except grpc.aio.AioRpcError as error:
-        info = error_details_pb2.ErrorInfo()
-        status = rpc_status.from_call(error)  # type: ignore[arg-type]  # it reads what both have
-        reason = next(str(info.reason) for each in status.details if each.Unpack(info))
+    except TidemarkError as error:
         console.print(
-            f"  [red]✗[/] {sentence:<32} [red]{error.details()}[/]"
-            f"\n    [dim]{error.code().name}, {reason}[/]"
+            f"  [red]✗[/] {sentence:<32} [red]{error.message}[/]"
+            f"\n    [dim]{Code.Name(error.code)}, {error.reason}[/]"
         )
     else:
         raise SystemExit(f"Not refused: {sentence}")
@@ -214,18 +180,10 @@ def print_events(events: list[RecordedEvent]) -> None:
         name = event.payload.type_url.rpartition(".")[2]
         time = event.occurred_at.ToDatetime().strftime("%H:%M:%S.%f")
         content = ", ".join(
-            f"{field.name.replace('_', ' ')} {value}"
-            for field, value in unpacked(event).ListFields()
+            f"{field.replace('_', ' ')} {value}" for field, value in to_dict(event)["data"].items()
         )
         console.print(f"  [dim]{event.version}[/]  [cyan]{name:<18}[/]  {content}")
         console.print(f"     [dim]{time}  {event.event_id}[/]")
-
-
-def unpacked(event: RecordedEvent) -> Any:
-    """The payload of an event, whichever of the two domains it is from."""
-    name = event.payload.type_url.rpartition(".")[2]
-    message: Any = getattr(user_pb2, name, None) or getattr(ship_pb2, name)
-    return message.FromString(event.payload.value)
 
 
 def described(ship: Ship) -> str:
@@ -243,8 +201,15 @@ def just_before(moment: Timestamp) -> Timestamp:
     return earlier
 
 
-async def main() -> None:
-    """Starts the services, tells the stories, stops the services."""
+async def tell(connection: Connection) -> None:
+    """Tells both stories with services that run."""
+    async with Client(connection) as client:
+        await a_users_balance(client)
+        await a_ships_voyage(client)
+
+
+async def main() -> int:
+    """Starts the services, tells the stories, stops the services; returns the exit code."""
     with tempfile.TemporaryDirectory(prefix="tidemark-demo-") as name:
         folder = Path(name)
         logs = folder / "services.log"
@@ -254,13 +219,7 @@ async def main() -> None:
             try:
                 console.print(f"[dim]command service on {command.address}, a fresh SQLite log[/]")
                 console.print(f"[dim]query service   on {query.address}, following it[/]\n")
-                async with (
-                    grpc.aio.insecure_channel(command.address) as commands,
-                    grpc.aio.insecure_channel(query.address) as queries,
-                ):
-                    tidemark = Tidemark(commands, queries)
-                    await a_users_balance(tidemark)
-                    await a_ships_voyage(tidemark)
+                await tell(Connection(command.address, query.address))
             finally:
                 query_code = await query.stop()
         finally:
@@ -268,8 +227,12 @@ async def main() -> None:
         console.print(
             f"\n[dim]both services stopped, exit codes {command_code} and {query_code}[/]"
         )
-    sys.exit(command_code or query_code)
+    return command_code or query_code
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    match sys.argv[1:]:
+        case [commands, queries]:
+            asyncio.run(tell(Connection(commands, queries)))
+        case _:
+            sys.exit(asyncio.run(main()))

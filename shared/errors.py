@@ -26,7 +26,7 @@ class TidemarkError(Exception):
     """
 
     code: ClassVar[code_pb2.Code]
-    retry_after: ClassVar[float | None] = None
+    retry_after: float | None = None
     """Seconds after which to try again, where that can help."""
     is_verdict: ClassVar[bool] = True
     """Whether it is about the command itself, rather than about the service's ability to answer."""

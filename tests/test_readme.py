@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from examples.services import Service
-from tests.services.deployment import deployment
+from tests.services.deployment import Deployment, deployment
+from tidemark.v1.user_pb2 import CreateUser
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -37,23 +38,24 @@ def snippets() -> Iterator[Snippet]:
         yield Snippet(kind, content, path)
 
 
-def expected_after() -> Iterator[tuple[Snippet, list[str]]]:
-    """Each shell snippet, with the lines that the README shows as printed by it."""
+def expected_after(kind: str = "sh") -> Iterator[tuple[Snippet, list[str]]]:
+    """Each snippet for the shell, or of another kind, with what the README shows it to print."""
     blocks = list(snippets())
     for block, following in zip(blocks, [*blocks[1:], None], strict=True):
-        if block.kind.startswith("sh"):
+        if block.kind.startswith(kind):
             is_output = following is not None and following.kind == "text"
             yield block, following.content.splitlines() if following and is_output else []
 
 
-def execute(script: str, command: Service, query: Service) -> str:
+def execute(script: str, command: Service, query: Service, *shell: str) -> str:
     """Runs a snippet as a user would paste it, and returns what it prints."""
     script = script.replace("127.0.0.1:50051", command.address)
     script = script.replace("127.0.0.1:50052", query.address)
+    addresses = {"TIDEMARK_COMMANDS": command.address, "TIDEMARK_QUERIES": query.address}
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
+        [*(shell or ("bash", "-euo", "pipefail")), "-c", script],
         cwd=ROOT,
-        env={**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"},
+        env={**os.environ, **addresses, "PATH": f"{BIN}:{os.environ['PATH']}"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -76,9 +78,49 @@ async def test_the_five_minutes_with_grpcurl_go_as_the_readme_says(tmp_path: Pat
     async with deployment(tmp_path) as both:
         for snippet, expected in expected_after():
             if snippet.kind == "sh" and "grpcurl" in snippet.content:
+                if "after_position" in snippet.content:
+                    await restart(both)
                 assert_shown(expected, execute(snippet.content, both.command, both.query))
                 executed += 1
-    assert executed >= 8
+    assert executed >= 9
+
+
+async def restart(both: Deployment) -> None:
+    """What Ctrl-C and `make run` do."""
+    await both.query.stop()
+    await both.command.stop()
+    await both.start_command()
+    await both.start_query()
+
+
+async def test_a_node_program_goes_as_the_readme_says(tmp_path: Path) -> None:
+    [(snippet, expected)] = [each for each in expected_after() if each[0].kind == "sh node"]
+    async with deployment(tmp_path) as both:
+        assert_shown(expected, execute(snippet.content, both.command, both.query))
+
+
+async def test_the_command_line_goes_as_the_readme_says(tmp_path: Path) -> None:
+    [(snippet, expected)] = [each for each in expected_after() if each[0].kind == "sh tidemark"]
+    async with deployment(tmp_path) as both:
+        assert_shown(expected, execute(snippet.content, both.command, both.query))
+
+
+async def test_a_python_program_goes_as_the_readme_says(tmp_path: Path) -> None:
+    [(snippet, expected)] = [
+        each for each in expected_after("python") if "asyncio.run(" in each[0].content
+    ]
+    async with deployment(tmp_path) as both:
+        printed = execute(snippet.content, both.command, both.query, sys.executable)
+    assert_shown(expected, printed)
+
+
+async def test_a_log_leaves_and_comes_back_as_the_readme_says(tmp_path: Path) -> None:
+    [(snippet, expected)] = [each for each in expected_after() if each[0].kind == "sh offline"]
+    async with deployment(tmp_path) as both:
+        await both.commands.users.Create(CreateUser(username="Ada"))
+    script = snippet.content.replace("data/", f"{tmp_path}/")
+    script = script.replace("events.jsonl", f"{tmp_path}/events.jsonl")
+    assert_shown(expected, execute(script, both.command, both.query))
 
 
 def test_the_make_targets_that_the_readme_names_are_there() -> None:
@@ -142,8 +184,11 @@ def copy_with_lighthouse(project: Path) -> list[str]:
     project.mkdir()
     for name in COPIED:
         source = ROOT / name
-        copy = shutil.copytree if source.is_dir() else shutil.copy
-        copy(source, project / name)
+        if source.is_dir():
+            ignored = shutil.ignore_patterns("__pycache__", "node_modules")
+            shutil.copytree(source, project / name, ignore=ignored)
+        else:
+            shutil.copy(source, project / name)
     added = [each for each in snippets() if each.path]
     assert len(added) == 5
     for each in added:

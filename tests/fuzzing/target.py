@@ -14,7 +14,7 @@ from google.rpc.status_pb2 import Status
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_status import rpc_status
 
-from examples.stubs import Stub
+from shared.client.stubs import Stub
 from shared.grpc_services import REFLECTION
 from tests.fuzzing.answers import Answer
 from tests.fuzzing.cases import Metadata

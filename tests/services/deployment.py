@@ -11,7 +11,9 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from examples.services import Service, start_command_service, start_query_service
-from examples.stubs import Stub
+from shared.client.errors import error_of
+from shared.client.stubs import Stub
+from shared.errors import InvalidFields
 from tidemark.v1 import command_pb2, event_pb2, query_pb2, ship_pb2, user_pb2
 
 SHIP_COMMANDS = ship_pb2.DESCRIPTOR.services_by_name["ShipCommandService"]
@@ -131,26 +133,17 @@ def details_of(error: grpc.aio.AioRpcError) -> list[Message]:
 
 
 def reason_of(error: grpc.aio.AioRpcError) -> str:
-    """The reason in a rich error; empty if it has none."""
-    for detail in details_of(error):
-        if isinstance(detail, error_details_pb2.ErrorInfo):
-            return str(detail.reason)
-    return ""
+    """The reason in an error."""
+    return error_of(error).reason
 
 
 def metadata_of(error: grpc.aio.AioRpcError) -> dict[str, str]:
-    """What a rich error says beside its reason."""
-    for detail in details_of(error):
-        if isinstance(detail, error_details_pb2.ErrorInfo):
-            return dict(detail.metadata)
-    return {}
+    """What an error says beside its reason."""
+    return error_of(error).metadata
 
 
 def fields_of(error: grpc.aio.AioRpcError) -> list[str]:
-    """The fields that a rich error names."""
-    return [
-        violation.field
-        for detail in details_of(error)
-        if isinstance(detail, error_details_pb2.BadRequest)
-        for violation in detail.field_violations
-    ]
+    """The fields that an error names."""
+    failure = error_of(error)
+    violations = failure.violations if isinstance(failure, InvalidFields) else ()
+    return [violation.field for violation in violations]

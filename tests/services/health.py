@@ -5,7 +5,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2
 
-from examples.stubs import Stub
+from shared.client.stubs import Stub
 from tests.services.caller import DEADLINE_S
 
 SERVING = health_pb2.HealthCheckResponse.SERVING

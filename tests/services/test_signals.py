@@ -11,8 +11,8 @@ from google.protobuf.message import Message
 from grpc import StatusCode
 
 from examples.services import Service
-from examples.stubs import Stub
 from shared.aggregates.aggregate import pack
+from shared.client.stubs import Stub
 from tests.services.commanding import CALL_S, failure_of, of, rpc_error, send
 from tests.services.deployment import CommandClient, Deployment
 from tests.services.serving import NOT_SERVING, SERVICES, SERVING, channel_to, health_watch

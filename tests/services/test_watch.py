@@ -7,8 +7,8 @@ from typing import Any
 import grpc
 import pytest
 
-from examples.stubs import Stub
 from shared.aggregates.user import USER
+from shared.client.stubs import Stub
 from shared.event_log_service import HEARTBEAT_S
 from tests.services.caller import Caller, but
 from tests.services.deployment import SHIP_QUERIES, Deployment

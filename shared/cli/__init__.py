@@ -1,0 +1,1 @@
+"""The command line, `tidemark`: a client of both services, for people and for scripts."""
