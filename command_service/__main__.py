@@ -1,6 +1,7 @@
 """The command service: wiring, and the command line."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,8 @@ from shared.event_log_service import EventLogService
 from shared.json_events.offline import export_command, import_command
 from shared.log.log import OutcomeUnknown
 from shared.log.sqlite import SqliteLog
+from shared.log.sqlite.backup import back_up
+from shared.log.sqlite.verifying import opened, verify_log
 from shared.process import (
     Insecure,
     LogLevelOption,
@@ -27,10 +30,17 @@ from shared.process import (
 from shared.rpc import methods_of
 from shared.server import Server
 from shared.service_log import LogLevel
+from shared.verification import Verification, exit_code
 from tidemark.v1 import command_pb2, event_pb2
 
 NAME = "command_service"
+AGGREGATES = [rules.aggregate for rules in RULES]
 SQLITE = "sqlite:"
+
+LogOption = Annotated[
+    str, typer.Option(envvar="TIDEMARK_LOG", help="Where the events are kept: sqlite:PATH.")
+]
+DEFAULT_LOG = "sqlite:data/log.db"
 
 logger = structlog.get_logger(NAME)
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -48,9 +58,7 @@ def serve(
     listen: Annotated[
         str, typer.Option(envvar="TIDEMARK_LISTEN", help="HOST:PORT; port 0 is a free one.")
     ] = "127.0.0.1:50051",
-    log: Annotated[
-        str, typer.Option(envvar="TIDEMARK_LOG", help="Where the events are kept: sqlite:PATH.")
-    ] = "sqlite:data/log.db",
+    log: LogOption = DEFAULT_LOG,
     insecure: Insecure = False,
     max_commands: Annotated[
         int,
@@ -64,10 +72,44 @@ def serve(
     log_level: LogLevelOption = LogLevel.INFO,
 ) -> None:
     """Serve commands, and the log that they fill, until SIGTERM or Ctrl-C."""
+    run(NAME, _serve(listen, _path(log), insecure, max_commands, max_streams), log_level)
+
+
+@app.command()
+def verify(log: LogOption = DEFAULT_LOG) -> None:
+    """Verify a log from its first event to its last, while a service runs on it or not.
+
+    Exit code 0: nothing was found; 1: something was, and is told; 2: it cannot be read.
+    """
+    raise typer.Exit(exit_code(NAME, partial(_verify, _path(log))))
+
+
+@app.command()
+def backup(
+    to: Annotated[Path, typer.Option(help="File to be made.", dir_okay=False)],
+    log: LogOption = DEFAULT_LOG,
+) -> None:
+    """Copy a log as it is at this moment, while a service runs on it or not, and verify the copy.
+
+    Exit code 0: nothing was found; 1: something was, and is told; 2: there is no copy.
+    """
+    raise typer.Exit(exit_code(NAME, partial(_back_up, _path(log), to)))
+
+
+def _path(log: str) -> Path:
     if not log.startswith(SQLITE) or log == SQLITE:
         raise typer.BadParameter(f"{log!r} is no log; it is sqlite:PATH", param_hint="--log")
-    path = Path(log.removeprefix(SQLITE))
-    run(NAME, _serve(listen, path, insecure, max_commands, max_streams), log_level)
+    return Path(log.removeprefix(SQLITE))
+
+
+def _verify(path: Path, verification: Verification) -> None:
+    with opened(path) as db:
+        verify_log(db, AGGREGATES, verification)
+
+
+def _back_up(path: Path, target: Path, verification: Verification) -> None:
+    back_up(path, target, verification)
+    _verify(target, verification)
 
 
 async def _serve(
@@ -86,7 +128,7 @@ async def _serve(
             )
             server.add(
                 event_pb2.DESCRIPTOR.services_by_name["EventLogService"],
-                methods_of(EventLogService(log, [rules.aggregate for rules in RULES])),
+                methods_of(EventLogService(log, AGGREGATES)),
             )
             address = await server.start()
             logger.info("serving", address=address, log=str(path), position=log.head.position)

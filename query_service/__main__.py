@@ -15,6 +15,7 @@ from query_service.projections import PROJECTIONS
 from query_service.projector import Projector
 from query_service.replay import Replay
 from query_service.replica import Replica
+from query_service.verifying import verify_store
 from shared.event_log_service import EventLogService
 from shared.log.log import OutcomeUnknown
 from shared.log.sqlite import SqliteLog
@@ -29,10 +30,21 @@ from shared.process import (
 from shared.rpc import methods_of
 from shared.server import Server
 from shared.service_log import LogLevel
+from shared.verification import exit_code
 from tidemark.v1 import event_pb2, query_pb2
 
 NAME = "query_service"
 EVENT_LOG_SERVICE = event_pb2.DESCRIPTOR.services_by_name["EventLogService"]
+
+StoreOption = Annotated[
+    Path,
+    typer.Option(
+        envvar="TIDEMARK_STORE",
+        help="Folder for the copy of the log and the projections.",
+        file_okay=False,
+    ),
+]
+DEFAULT_STORE = Path("data/query")
 
 logger = structlog.get_logger(NAME)
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -55,20 +67,22 @@ def serve(
             help="HOST:PORT of the command service, or of another query service, to follow.",
         ),
     ] = "127.0.0.1:50051",
-    store: Annotated[
-        Path,
-        typer.Option(
-            envvar="TIDEMARK_STORE",
-            help="Folder for the copy of the log and the projections.",
-            file_okay=False,
-        ),
-    ] = Path("data/query"),
+    store: StoreOption = DEFAULT_STORE,
     insecure: Insecure = False,
     max_streams: MaxStreams = 2_000,
     log_level: LogLevelOption = LogLevel.INFO,
 ) -> None:
     """Serve queries, replays and events until SIGTERM or Ctrl-C."""
     run(NAME, _serve(listen, upstream, store, insecure, max_streams), log_level)
+
+
+@app.command()
+def verify(store: StoreOption = DEFAULT_STORE) -> None:
+    """Verify the copy of the log, and each projection against it, while a service runs or not.
+
+    Exit code 0: nothing was found; 1: something was, and is told; 2: it cannot be read.
+    """
+    raise typer.Exit(exit_code(NAME, partial(verify_store, store)))
 
 
 async def _serve(

@@ -15,8 +15,9 @@ from typing import Any, TypeVar, TypeVarTuple
 from query_service.projection import Projection
 from query_service.state_cache import StateCache
 from query_service.states import States, read_state
+from shared.errors import DataLoss
 from shared.log.log import EMPTY_DIGEST, AggregateKey
-from shared.sqlite import Connection, Readers, connect
+from shared.sqlite import Connection, Readers, connect, naming
 from tidemark.v1.event_pb2 import RecordedEvent
 
 CHECKPOINT = """
@@ -68,8 +69,9 @@ class ProjectionStore:
     async def open_live(cls, folder: Path, projection: Projection[Any]) -> "ProjectionStore":
         """Opens the file that counts, or makes the first; deletes all others."""
         live: ProjectionStore | None = None
-        for path in reversed(await asyncio.to_thread(_paths, folder, projection)):
-            store = await cls._open(path, projection)
+        for path in reversed(await asyncio.to_thread(files_of, folder, projection)):
+            with naming(path):
+                store = await cls._open(path, projection)
             if live is None and await store.is_live():
                 live = store
             else:
@@ -81,7 +83,7 @@ class ProjectionStore:
         cls, folder: Path, projection: Projection[Any], *, is_live: bool
     ) -> "ProjectionStore":
         """Makes an empty file, newer than all there are."""
-        paths = await asyncio.to_thread(_paths, folder, projection)
+        paths = await asyncio.to_thread(files_of, folder, projection)
         number = 1 + (int(paths[-1].stem.rpartition("-")[2]) if paths else 0)
         path = folder / f"{projection.name}-{number:06d}.db"
         store = await cls._open(path, projection)
@@ -94,7 +96,7 @@ class ProjectionStore:
         # What a power loss undoes is built again from the copy of the log.
         writer = await connect(path, synchronous="NORMAL")
         try:
-            checkpoint = await writer.run(_prepare, projection)
+            checkpoint = await writer.run(prepare, projection)
             readers = await Readers.connect(path)
         except BaseException:
             await writer.close()
@@ -116,9 +118,7 @@ class ProjectionStore:
         Raises:
             ProjectionFailed: one of the events cannot be applied; nothing was.
         """
-        changed = await self._writer.run(
-            _apply, self._projection, self._states, records, checkpoint
-        )
+        changed = await self._writer.run(apply, self._projection, self._states, records, checkpoint)
         self.checkpoint = checkpoint
         for key, state in changed.items():
             self._states.put(key, state)
@@ -148,7 +148,7 @@ class ProjectionStore:
 
     async def is_live(self) -> bool:
         """Whether it was once declared live, and is what the projection would make today."""
-        return await self._writer.run(_is_live, self._projection.fingerprint)
+        return await self._writer.run(is_live, self._projection.fingerprint)
 
     async def go_live(self) -> None:
         """Makes this the file that counts."""
@@ -177,7 +177,7 @@ _TRANSIENT = {
 }
 
 
-def _paths(folder: Path, projection: Projection[Any]) -> list[Path]:
+def files_of(folder: Path, projection: Projection[Any]) -> list[Path]:
     """The projection's files, oldest first."""
     return sorted(folder.glob(f"{projection.name}-{'[0-9]' * 6}.db"))
 
@@ -187,7 +187,8 @@ def _delete(path: Path) -> None:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
-def _prepare(db: sqlite3.Connection, projection: Projection[Any]) -> ProjectionCheckpoint:
+def prepare(db: sqlite3.Connection, projection: Projection[Any]) -> ProjectionCheckpoint:
+    """Makes the tables if there are none, and returns how far they have come."""
     tables = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     if tables == 0:
         db.executescript(f"BEGIN; {CHECKPOINT} {projection.whole_schema}")
@@ -196,10 +197,23 @@ def _prepare(db: sqlite3.Connection, projection: Projection[Any]) -> ProjectionC
             (EMPTY_DIGEST, projection.fingerprint),
         )
         db.execute("COMMIT")
-    return ProjectionCheckpoint(*db.execute("SELECT position, digest FROM checkpoint").fetchone())
+    return checkpoint_of(db)
 
 
-def _is_live(db: sqlite3.Connection, fingerprint: bytes) -> bool:
+def checkpoint_of(db: sqlite3.Connection) -> ProjectionCheckpoint:
+    """How far the tables have come.
+
+    Raises:
+        DataLoss: LOG_CORRUPT: they do not say it.
+    """
+    found = db.execute("SELECT position, digest FROM checkpoint").fetchall()
+    if len(found) != 1:
+        raise DataLoss("LOG_CORRUPT", "Its checkpoint is lost")
+    return ProjectionCheckpoint(*found[0])
+
+
+def is_live(db: sqlite3.Connection, fingerprint: bytes) -> bool:
+    """Whether it was once declared live, and is what a projection of a fingerprint would make."""
     # An earlier program's file has other columns.
     row = db.execute("SELECT * FROM checkpoint").fetchone()
     return bool(row[2:] == (fingerprint, 1))
@@ -209,13 +223,19 @@ def _go_live(db: sqlite3.Connection) -> None:
     db.execute("UPDATE checkpoint SET is_live = 1")
 
 
-def _apply(
+def apply(
     db: sqlite3.Connection,
     projection: Projection[Any],
     cache: StateCache,
     records: Sequence[bytes],
     checkpoint: ProjectionCheckpoint,
 ) -> dict[AggregateKey, bytes]:
+    """Brings events and the checkpoint after them into the tables; returns what changed.
+
+    Raises:
+        ProjectionFailed: one of the events cannot be applied; nothing was.
+    """
+
     def read(key: AggregateKey) -> bytes | None:
         try:
             return cache.peek(key)

@@ -4,7 +4,8 @@ import asyncio
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Literal, TypeVar, TypeVarTuple
@@ -28,6 +29,9 @@ ROWS_AT_ONCE = 256
 """In one statement; SQLite's own limit is on values: 32,766."""
 
 SqlValue = int | str | bytes | None
+
+UNREADABLE = (sqlite3.Error, TypeError, ValueError)
+"""What reading a damaged database can raise: its values, and SQLite's words, can be anything."""
 
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
@@ -55,7 +59,7 @@ class Connection(aiosqlite.Connection):
             return await self._execute(work, self._conn, *arguments)  # type: ignore[no-any-return, no-untyped-call]  # aiosqlite leaves it untyped
         except sqlite3.Error as error:
             raise translated(error) from error
-        except DecodeError as error:
+        except (DecodeError, UnicodeDecodeError) as error:
             raise DataLoss("LOG_CORRUPT", "What is stored is not what was written") from error
 
 
@@ -126,6 +130,51 @@ class Readers:
             await self._free.pop().close()
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Has the operator told which file it is that is damaged.
+
+    Raises:
+        DataLoss: what was raised in the block, with the path.
+    """
+    try:
+        yield
+    except DataLoss as error:
+        raise DataLoss(error.reason, f"{path}: {error.message}") from error
+
+
+@contextmanager
+def snapshot(path: Path) -> Iterator[sqlite3.Connection]:
+    """A database as it is now, for the length of a block, whether a service runs on it or not.
+
+    It takes no lock that a writer waits for, and leaves the WAL as it is, also when it is the last
+    to close: for that, SQLite needs a connection that may write. Meanwhile what is written stays in
+    the WAL. It has to be able to make `-wal` and `-shm` beside the file.
+
+    Raises:
+        sqlite3.Error: it cannot be read.
+    """
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    with closing(
+        sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+    ) as db:
+        db.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
+        db.execute("BEGIN")
+        # With the first read the transaction begins.
+        db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        yield db
+
+
+def temporary() -> sqlite3.Connection:
+    """An empty database of this process alone: what is much is on disk, until it is closed.
+
+    Nothing in it can be rolled back.
+    """
+    db = sqlite3.connect("", isolation_level=None)
+    db.executescript(f"PRAGMA journal_mode=OFF; PRAGMA cache_size=-{CACHE_KIB}")
+    return db
+
+
 class FileLock:
     """Held by at most one process, and let go by the kernel when that process ends."""
 
@@ -162,8 +211,23 @@ def insert(
         db.execute(statement, list(chain.from_iterable(some)))
 
 
-def translated(error: sqlite3.Error) -> TidemarkError:
-    """What an error of SQLite means to a caller."""
+def damage_in(error: Exception) -> str:
+    """What one of UNREADABLE says of a database that was only read.
+
+    Raises:
+        sqlite3.Error: the same, if it is that temporary files have no room.
+    """
+    if not isinstance(error, sqlite3.Error):
+        return "a value is not of the kind that it has to be"
+    if primary_code(error) == sqlite3.SQLITE_FULL:
+        raise error
+    return str(error)
+
+
+def translated(error: sqlite3.Error | UnicodeDecodeError) -> TidemarkError:
+    """What an error of SQLite means to a caller; one that is no text comes of a damaged schema."""
+    if isinstance(error, UnicodeDecodeError):
+        return DataLoss("LOG_CORRUPT", "The database is damaged")
     match primary_code(error):
         case sqlite3.SQLITE_FULL:
             return Exhausted("DISK_FULL", "The disk is full; nothing was written")
@@ -188,7 +252,7 @@ async def _connect(path: Path, setup: str) -> Connection:
     connection = Connection(open_connection, iter_chunk_size=64)
     try:
         await connection
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         # Its thread ends by itself, but has to before the event loop does.
         await asyncio.to_thread(connection.join)
         raise translated(error) from error

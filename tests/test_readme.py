@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from examples.services import Service
+from tests.services.caller import Caller
 from tests.services.deployment import Deployment, deployment
+from tidemark.v1.ship_pb2 import DepartShip, DockShip, GetShipRequest, LoadCargo, RegisterShip
 from tidemark.v1.user_pb2 import CreateUser
 
 ROOT = Path(__file__).parent.parent
@@ -22,6 +24,13 @@ COPIED = (
     "protos", "shared", "command_service", "query_service", "examples", "tests",
     "hatch_build.py", "pyproject.toml",
 )  # fmt: skip
+
+
+COMMANDS = [
+    RegisterShip(ship_id="explorer", name="Pacific Explorer"),
+    DockShip(ship_id="explorer", port="Singapore"),
+    LoadCargo(ship_id="explorer", item="electronics", quantity=500),
+]
 
 
 class Snippet(NamedTuple):
@@ -47,14 +56,14 @@ def expected_after(kind: str = "sh") -> Iterator[tuple[Snippet, list[str]]]:
             yield block, following.content.splitlines() if following and is_output else []
 
 
-def execute(script: str, command: Service, query: Service, *shell: str) -> str:
+def execute(script: str, command: Service, query: Service, *shell: str, cwd: Path = ROOT) -> str:
     """Runs a snippet as a user would paste it, and returns what it prints."""
     script = script.replace("127.0.0.1:50051", command.address)
     script = script.replace("127.0.0.1:50052", query.address)
     addresses = {"TIDEMARK_COMMANDS": command.address, "TIDEMARK_QUERIES": query.address}
     done = subprocess.run(
         [*(shell or ("bash", "-euo", "pipefail")), "-c", script],
-        cwd=ROOT,
+        cwd=cwd,
         env={**os.environ, **addresses, "PATH": f"{BIN}:{os.environ['PATH']}"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -121,6 +130,28 @@ async def test_a_log_leaves_and_comes_back_as_the_readme_says(tmp_path: Path) ->
     script = snippet.content.replace("data/", f"{tmp_path}/")
     script = script.replace("events.jsonl", f"{tmp_path}/events.jsonl")
     assert_shown(expected, execute(script, both.command, both.query))
+
+
+async def test_the_log_is_verified_backed_up_and_restored_as_the_readme_says(
+    tmp_path: Path,
+) -> None:
+    by_kind = {snippet.kind: (snippet, expected) for snippet, expected in expected_after()}
+    data = tmp_path / "data"
+    data.mkdir()
+    async with deployment(data) as both:
+        caller = Caller(both.commands, both.queries, "default")
+        await caller.do(*COMMANDS)
+        await caller.ask(GetShipRequest(ship_id="explorer"))
+        snippet, expected = by_kind["sh backup"]
+        assert_shown(expected, execute(snippet.content, both.command, both.query, cwd=tmp_path))
+
+        await both.command.stop()
+        snippet, _ = by_kind["sh restore"]
+        execute(snippet.content, both.command, both.query, cwd=tmp_path)
+        await both.start_command()
+        [receipt] = await caller.do(DepartShip(ship_id="explorer"))
+        assert receipt.position == len(COMMANDS) + 1
+        assert (await caller.ask(GetShipRequest(ship_id="explorer"))).ship.version == 4
 
 
 def test_the_make_targets_that_the_readme_names_are_there() -> None:

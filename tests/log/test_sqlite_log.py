@@ -355,6 +355,40 @@ async def test_a_flipped_byte_anywhere_is_found_when_it_is_read(path: Path) -> N
         assert len(await log.read_aggregate(ship("late"))) == 10
 
 
+@pytest.mark.parametrize(
+    ("statement", "sentence"),
+    [
+        ("DELETE FROM indexed", "does not say up to where"),
+        ("INSERT INTO indexed VALUES (1, 1)", "does not say up to where"),
+        ("UPDATE indexed SET versions = 4", "its index later"),
+        ("UPDATE indexed SET receipts = 4", "its index later"),
+        ("DELETE FROM chunks WHERE position = 3", "its index later"),
+        ("DELETE FROM versions WHERE position = 3", "lacks the event at position 3"),
+        ("DELETE FROM aggregates WHERE aggregate_id = 'ada'", "lacks the event at position 3"),
+        (
+            "INSERT INTO versions SELECT aggregate, 9, 9 FROM versions WHERE position = 3",
+            "lacks the event at position 3",
+        ),
+        ("DELETE FROM receipts WHERE position = 3", "The receipt of position 3 is missing"),
+        ("UPDATE receipts SET position = 1 WHERE position = 3", "is another command's"),
+    ],
+)
+async def test_an_index_that_does_not_end_where_it_is_said_to_is_found_at_open(
+    path: Path, statement: str, sentence: str
+) -> None:
+    """An aggregate would be taken to be at an older version, or a command not to be executed."""
+    async with opened(path) as log:
+        await log.append([commit(ship(), events=2, command=command(1))])
+        await log.append([commit(user(), command=command(2))])
+    change(path, statement)
+
+    with pytest.raises(DataLoss, match=sentence) as refusal:
+        await open_once(path)
+
+    assert refusal.value.reason == "LOG_CORRUPT"
+    assert str(path) in refusal.value.message
+
+
 def test_a_file_that_is_no_database_is_corrupt(path: Path) -> None:
     scribble(path)
 
@@ -365,6 +399,17 @@ def test_a_file_that_is_no_database_is_corrupt(path: Path) -> None:
 
         assert refusal.value.reason == "LOG_CORRUPT"
         wait_for_threads()
+
+
+def test_a_damaged_schema_is_corrupt_though_sqlite_cannot_put_it_into_words(path: Path) -> None:
+    asyncio.run(open_once(path))
+    stored = path.read_bytes()
+    path.write_bytes(stored.replace(b"CREATE TABLE indexed", b"CREATE \xffABLE indexed"))
+
+    with pytest.raises(DataLoss) as refusal:
+        asyncio.run(open_once(path))
+
+    assert refusal.value.reason == "LOG_CORRUPT"
 
 
 async def test_a_schema_from_the_future_is_refused_and_left_alone(path: Path) -> None:

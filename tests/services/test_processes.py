@@ -191,11 +191,19 @@ async def test_with_insecure_it_listens_for_other_machines(module: str, tmp_path
     assert service.process.returncode == 0
 
 
-@pytest.mark.parametrize("log", ["postgres://somewhere", "sqlite:", "log.db"])
-async def test_a_log_of_no_known_kind_is_refused(log: str, tmp_path: Path) -> None:
-    process = await ended(
-        "command_service", "serve", "--listen", "127.0.0.1:0", "--log", log, folder=tmp_path
-    )
+@pytest.mark.parametrize(
+    ("command", "log"),
+    [
+        (["serve", "--listen", "127.0.0.1:0"], "postgres://somewhere"),
+        (["serve", "--listen", "127.0.0.1:0"], "sqlite:"),
+        (["verify"], "log.db"),
+        (["backup", "--to", "backup.db"], "log.db"),
+    ],
+)
+async def test_a_log_of_no_known_kind_is_refused(
+    command: list[str], log: str, tmp_path: Path
+) -> None:
+    process = await ended("command_service", *command, "--log", log, folder=tmp_path)
 
     assert_failed_with_a_sentence(process, 2, "--log", repr(log), "sqlite:PATH")
 

@@ -15,7 +15,9 @@ from typing import Any
 
 from examples.services import Service, ServiceFailed
 from shared.following import SILENCE_S
+from shared.log.sqlite.backup import back_up
 from shared.process import EXIT_OUTCOME_UNKNOWN
+from shared.verification import Verification
 from tests.services.deployment import CommandClient, QueryClient
 from tests.services.histories import WholeLog
 from tests.services.serving import SERVING, channel_to, health_watch
@@ -322,7 +324,7 @@ def _damaging(damage: Callable[[Damaged], None], *, is_refused: bool) -> Strike:
     async def strike(stage: Stage, choose: random.Random) -> None:
         folder = Path(tempfile.mkdtemp(dir=stage.folder))
         earlier = folder / "earlier.db"
-        _back_up(stage.log, earlier)
+        back_up(stage.log, earlier, Verification())
         await _in_step(stage, more=choose.randint(10, 100))
         # What is damaged now, its reader has seen.
         stage.command.proxies[0].set(Mode.CUT)
@@ -446,14 +448,6 @@ def _put_back(log: Damaged) -> None:
     shutil.copy2(log.earlier, log.database)
     if not log.lacks_what_was_seen():
         raise RunFailed("Nothing was written since the backup")
-
-
-def _back_up(database: Path, target: Path) -> None:
-    source = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
-    copy = sqlite3.connect(target)
-    source.backup(copy)
-    source.close()
-    copy.close()
 
 
 FAULTS = (

@@ -71,7 +71,7 @@ def idempotency_off() -> None:
 
 def checkpoint_apart() -> None:
     """A projection's checkpoint is kept in another transaction than its rows: the next one."""
-    apply = query_service.store._apply  # noqa: SLF001  # that is the point
+    apply = query_service.store.apply
     late: dict[sqlite3.Connection, ProjectionCheckpoint] = {}
 
     def apply_apart(
@@ -87,7 +87,7 @@ def checkpoint_apart() -> None:
         late[db] = checkpoint
         return changed
 
-    query_service.store._apply = apply_apart  # noqa: SLF001  # that is the point
+    query_service.store.apply = apply_apart
 
 
 WEAKNESSES: Mapping[str, Callable[[], None]] = {

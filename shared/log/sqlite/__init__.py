@@ -32,7 +32,7 @@ from shared.log.sqlite.newest import Newest
 from shared.log.sqlite.schema import Tail, prepare
 from shared.log.sqlite.unindexed import Events, Unindexed
 from shared.log.sqlite.writing import Known, Transaction, Written
-from shared.sqlite import Connection, FileLock, Readers, Synchronous, connect, make_durable
+from shared.sqlite import Connection, FileLock, Readers, Synchronous, connect, make_durable, naming
 from tidemark.v1.event_pb2 import RecordedEvent
 
 T = TypeVar("T")
@@ -105,16 +105,8 @@ class SqliteLog:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path.with_name(path.name + ".lock"))
         try:
-            writer = await connect(path, synchronous=synchronous)
-            try:
-                await writer.run(make_durable)
-                tail = await writer.run(prepare)
-                if with_receipts:
-                    await writer.run(complete_receipts)
-                readers = await Readers.connect(path)
-            except BaseException:
-                await writer.close()
-                raise
+            with naming(path):
+                writer, readers, tail = await _connect(path, synchronous, with_receipts)
         except BaseException:
             lock.release()
             raise
@@ -262,3 +254,18 @@ class SqliteLog:
 
     def _append(self, transaction: Transaction, commits: Sequence[Commit]) -> list[Outcome]:
         return transaction.append(commits, self._clock())
+
+
+async def _connect(
+    path: Path, synchronous: Synchronous, with_receipts: bool
+) -> tuple[Connection, Readers, Tail]:
+    writer = await connect(path, synchronous=synchronous)
+    try:
+        await writer.run(make_durable)
+        tail = await writer.run(prepare)
+        if with_receipts:
+            await writer.run(complete_receipts)
+        return writer, await Readers.connect(path), tail
+    except BaseException:
+        await writer.close()
+        raise

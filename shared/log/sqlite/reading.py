@@ -58,7 +58,7 @@ def _read_aggregates(
         until = positions[limit - 1]
     chunks = (
         Chunk.of([record], position, b"", set())
-        for position, record in _records_at(db, positions[:limit])
+        for position, record in records_at(db, positions[:limit])
     )
     return page_of(chunks, after, until, limit, event_filter, lambda at: digest_at(db, at))
 
@@ -128,7 +128,7 @@ def read_aggregate(
             limit,
         ),
     )
-    return [record for _, record in _records_at(db, [position for (position,) in rows])]
+    return [record for _, record in records_at(db, [position for (position,) in rows])]
 
 
 def load(
@@ -162,7 +162,7 @@ def receipt(db: sqlite3.Connection, command: CommandKey) -> Receipt | None:
     ).fetchone()
     if found is None:
         return None
-    [(position, record)] = _records_at(db, [found[0]])
+    [(position, record)] = records_at(db, [found[0]])
     event = RecordedEvent.FromString(record)
     if (event.tenant_id, event.causation_id) != (command.tenant_id, command.command_id):
         raise DataLoss("LOG_CORRUPT", f"The receipt at position {position} is another command's")
@@ -228,7 +228,7 @@ def chunks_after(db: sqlite3.Connection, position: int) -> Iterator[Chunk]:
     return (Chunk.stored(*row) for row in rows)
 
 
-def _records_at(db: sqlite3.Connection, positions: list[int]) -> Iterator[tuple[int, bytes]]:
+def records_at(db: sqlite3.Connection, positions: list[int]) -> Iterator[tuple[int, bytes]]:
     """The records at positions that are in the index, in ascending order."""
     chunk: Chunk | None = None
     for position in positions:

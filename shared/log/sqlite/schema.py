@@ -4,8 +4,17 @@ import sqlite3
 from typing import NamedTuple
 
 from shared.errors import DataLoss
-from shared.log.log import EMPTY_DIGEST, Head, chain, time_of
+from shared.log.log import (
+    EMPTY_DIGEST,
+    AggregateKey,
+    CommandKey,
+    Head,
+    Receipt,
+    chain,
+    time_of,
+)
 from shared.log.sqlite.chunks import COLUMNS, Chunk
+from shared.log.sqlite.reading import aggregate_of, receipt, records_at, version_of
 from tidemark.v1.event_pb2 import RecordedEvent
 
 SCHEMA_VERSION = 3
@@ -55,6 +64,13 @@ CREATE TABLE snapshots (
 """
 
 
+REACH = """
+SELECT versions, receipts FROM indexed
+WHERE typeof(versions) = 'integer' AND typeof(receipts) = 'integer'
+"""
+"""Up to which positions the index has everything; a damaged row is none."""
+
+
 class Tail(NamedTuple):
     """The end of the log: its head, and before it what the index on versions does not have yet."""
 
@@ -76,11 +92,15 @@ def prepare(db: sqlite3.Connection) -> Tail:
 
 
 def _verified_tail(db: sqlite3.Connection) -> Tail:
-    indexed, receipts = db.execute("SELECT versions, receipts FROM indexed").fetchone()
+    reach = db.execute(REACH).fetchall()
+    if len(reach) != 1:
+        raise DataLoss("LOG_CORRUPT", "The index does not say up to where it reaches")
+    [(indexed, receipts)] = reach
     # The last one at least, so that what the index is said to have is verified too.
     last = db.execute("SELECT max(position) FROM chunks").fetchone()[0] or 0
     if max(indexed, receipts) > last:
         raise DataLoss("LOG_CORRUPT", f"The log ends at position {last}, its index later")
+    _verify_index_end(db, indexed, receipts)
     rows = db.execute(
         f"SELECT {COLUMNS} FROM chunks WHERE position > ? ORDER BY position",  # noqa: S608  # ours
         (min(indexed, last - 1),),
@@ -103,6 +123,30 @@ def _verified_tail(db: sqlite3.Connection) -> Tail:
     if chunks[0].position <= indexed:
         before = chunks.pop(0).digest
     return Tail(Head(last, digest, time), chunks, before)
+
+
+def _verify_index_end(db: sqlite3.Connection, indexed: int, receipts: int) -> None:
+    """Makes sure that the index has the last events that it is said to have.
+
+    If it lacked them, an aggregate would be taken to be at an older version, or a command not to
+    have been executed.
+    """
+    if indexed:
+        event = _event_at(db, indexed)
+        key = AggregateKey(event.tenant_id, event.aggregate_type, event.aggregate_id)
+        number = aggregate_of(db, key)
+        if number is None or version_of(db, number) != event.version:
+            raise DataLoss("LOG_CORRUPT", f"The index lacks the event at position {indexed}")
+    if receipts:
+        event = _event_at(db, receipts)
+        command = CommandKey(event.tenant_id, event.causation_id)
+        if event.command_fingerprint and receipt(db, command) != Receipt.of(event):
+            raise DataLoss("LOG_CORRUPT", f"The receipt of position {receipts} is missing")
+
+
+def _event_at(db: sqlite3.Connection, position: int) -> RecordedEvent:
+    [(_, record)] = records_at(db, [position])
+    return RecordedEvent.FromString(record)
 
 
 def _digest_before(db: sqlite3.Connection, position: int) -> bytes:
