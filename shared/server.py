@@ -19,8 +19,8 @@ MAX_REQUEST_BYTES = 4 << 20
 GRACE_S = 10.0
 """How long calls may take to end once the service is told to stop."""
 
-QUIET_S = 0.1
-BACKLOG_S = 1.0
+QUIET_S = 0.2
+BACKLOG_S = 5.0
 FLUSH_S = 1.0
 LOOK_S = 1.0
 """Between two looks at whether gRPC still serves."""
