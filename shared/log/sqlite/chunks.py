@@ -6,8 +6,8 @@ from zlib import crc32
 
 from shared.errors import DataLoss
 from shared.log.log import MAX_PAGE_BYTES, AggregateKey, EventFilter, Page
+from shared.log.selection import Selection
 from tidemark.internal.v1.stored_pb2 import StoredSubscribeResponse
-from tidemark.v1.event_pb2 import RecordedEvent
 
 CHUNK_BYTES = 8 << 10
 """A chunk ends with the record that reaches this: what one event costs to find is to parse one."""
@@ -16,9 +16,6 @@ COLUMNS = "position, first, digest, tenant_id, records, checksum"
 
 Placed = tuple[AggregateKey, int, int, bytes]
 """An event: its aggregate, version, position and record."""
-
-MAX_NEEDLES = 16
-"""Values of one condition up to which looking for their bytes is cheaper than parsing."""
 
 
 class Chunk:
@@ -145,48 +142,6 @@ def chunked(placed: Iterable[Placed], digest: bytes) -> Iterator[Chunk]:
         yield Chunk.of(records, last, digest, tenant_ids)
 
 
-class Selection:
-    """An event filter, made fast: by the bytes that a record has to contain before by its fields.
-
-    Texts stand in a serialized event as they are, so where they are not, nothing has to be parsed.
-    """
-
-    def __init__(self, event_filter: EventFilter) -> None:
-        self._tenant_id = event_filter.tenant_id
-        self._is_tenant_all = event_filter == EventFilter(event_filter.tenant_id)
-        tenant_ids = frozenset() if self._tenant_id is None else frozenset({self._tenant_id})
-        conditions: list[tuple[Callable[[RecordedEvent], str], frozenset[str]]] = [
-            (lambda event: event.aggregate_id, event_filter.aggregate_ids),
-            (lambda event: event.correlation_id, event_filter.correlation_ids),
-            (_event_type, event_filter.event_types),
-            (lambda event: event.aggregate_type, event_filter.aggregate_types),
-            (lambda event: event.tenant_id, tenant_ids),
-        ]
-        self._conditions = [each for each in conditions if each[1]]
-        self._needles = [
-            [value.encode() for value in values]
-            for _, values in self._conditions
-            if len(values) <= MAX_NEEDLES
-        ]
-
-    def has(self, record: bytes) -> bool:
-        """Whether the record is selected."""
-        event = RecordedEvent.FromString(record)
-        return all(field(event) in values for field, values in self._conditions)
-
-    def of(self, chunk: Chunk) -> list[bytes]:
-        """The selected records of a chunk."""
-        if self._is_tenant_all and self._tenant_id in {None, chunk.tenant_id}:
-            return chunk.records
-        if not all(any(needle in chunk.encoded for needle in each) for each in self._needles):
-            return []
-        return [record for record in chunk.records if self.has(record)]
-
-
-def _event_type(event: RecordedEvent) -> str:
-    return event.payload.type_url.rpartition("/")[2]
-
-
 def page_of(
     chunks: Iterable[Chunk],
     after: int,
@@ -215,7 +170,7 @@ def page_of(
         is_whole = after < chunk.first and chunk.position <= until
         has_room = len(records) + chunk.position - chunk.first < limit
         if is_whole and has_room and size + len(chunk.encoded) < MAX_PAGE_BYTES:
-            selected = selection.of(chunk)
+            selected = _selected(selection, chunk)
             records += selected
             size += sum(map(len, selected))
             reached, digest = chunk.position, chunk.digest
@@ -230,3 +185,11 @@ def page_of(
             if len(records) == limit or size >= MAX_PAGE_BYTES:
                 return Page(records, position, digest_at(position))
     return Page(records, until, digest if reached == until and digest else digest_at(until))
+
+
+def _selected(selection: Selection, chunk: Chunk) -> list[bytes]:
+    if selection.has_all_of(chunk.tenant_id):
+        return chunk.records
+    if not selection.may_have(chunk.encoded):
+        return []
+    return [record for record in chunk.records if selection.has(record)]
