@@ -1,8 +1,9 @@
-"""SQLite and the memory give the same answers, whatever happens in whatever order."""
+"""A store and the memory give the same answers, whatever happens in whatever order."""
 
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,9 +25,11 @@ from shared.log.log import (
     stamp,
 )
 from shared.log.memory import MemoryLog
+from shared.log.postgres import PostgresLog
 from shared.log.sqlite import SqliteLog, indexing, newest
 from tests.log.builders import HOUR, NOON, Clock, command, commit, event, snapshot
 from tests.log.reading import digests_of, positions_of, records_of
+from tests.postgres.databases import Databases
 from tidemark.v1.ship_pb2 import ShipDeparted, ShipDocked
 from tidemark.v1.user_pb2 import UserCreated
 
@@ -124,14 +127,23 @@ class Adapters(RuleBasedStateMachine):
         super().__init__()
         self.clock = Clock()
         self.loop = asyncio.Runner()
-        self.directory = TemporaryDirectory()
+        self.place = ExitStack()
         self.memory = MemoryLog(self.clock)
-        self.sqlite = self._opened()
+        self.prepare()
+        self.stored = self.opened()
+
+    def prepare(self) -> None:
+        """Makes a place for the store, which is empty."""
+        raise NotImplementedError
+
+    def opened(self) -> EventLog:
+        """The store in its place."""
+        raise NotImplementedError
 
     def teardown(self) -> None:
-        self.loop.run(self.sqlite.close())
+        self.loop.run(self.stored.close())
         self.loop.close()
-        self.directory.cleanup()
+        self.place.close()
 
     @rule(attempted=st.lists(attempts, min_size=1, max_size=5))
     def append(self, attempted: list[Attempt]) -> None:
@@ -178,8 +190,8 @@ class Adapters(RuleBasedStateMachine):
 
     @rule()
     def reopen(self) -> None:
-        self.loop.run(self.sqlite.close())
-        self.sqlite = self._opened()
+        self.loop.run(self.stored.close())
+        self.stored = self.opened()
 
     @rule(
         after=st.integers(0, 20),
@@ -230,19 +242,15 @@ class Adapters(RuleBasedStateMachine):
     def records_and_digests_agree(self) -> None:
         records = self._agreed(records_of)
 
-        assert self.sqlite.head == self.memory.head
-        assert self.sqlite.head.digest == digests_of(records)[-1]
-        assert positions_of(records)[-1:] in ([], [self.sqlite.head.position])
+        assert self.stored.head == self.memory.head
+        assert self.stored.head.digest == digests_of(records)[-1]
+        assert positions_of(records)[-1:] in ([], [self.stored.head.position])
 
     @invariant()
     def pages_and_histories_agree(self) -> None:
         self._read(0, 3, EVERYTHING, None)
         self._read(0, 3, EventFilter("acme"), None)
         self._load(SCHEMAS[0])
-
-    def _opened(self) -> SqliteLog:
-        path = Path(self.directory.name) / "log.db"
-        return self.loop.run(SqliteLog.open(path, synchronous="NORMAL", clock=self.clock))
 
     def _versions(self) -> dict[AggregateKey, int]:
         return {key: len(self.loop.run(self.memory.read_aggregate(key))) for key in KEYS}
@@ -260,8 +268,30 @@ class Adapters(RuleBasedStateMachine):
 
     def _agreed(self, ask: Callable[[EventLog], Coroutine[object, object, T]]) -> T:
         expected = self.loop.run(ask(self.memory))
-        assert self.loop.run(ask(self.sqlite)) == expected
+        assert self.loop.run(ask(self.stored)) == expected
         return expected
+
+
+class SqliteAndMemory(Adapters):
+    """SQLite, in a folder of its own."""
+
+    def prepare(self) -> None:
+        self.path = Path(self.place.enter_context(TemporaryDirectory())) / "log.db"
+
+    def opened(self) -> SqliteLog:
+        return self.loop.run(SqliteLog.open(self.path, synchronous="NORMAL", clock=self.clock))
+
+
+class PostgresAndMemory(Adapters):
+    """PostgreSQL, in a schema of its own."""
+
+    databases: ClassVar[Databases]
+
+    def prepare(self) -> None:
+        self.url = self.place.enter_context(self.databases.empty())
+
+    def opened(self) -> PostgresLog:
+        return self.loop.run(PostgresLog.open(self.url, clock=self.clock))
 
 
 async def refusal_of(copying: Coroutine[object, object, None]) -> str | None:
@@ -273,11 +303,20 @@ async def refusal_of(copying: Coroutine[object, object, None]) -> str | None:
 
 
 @pytest.mark.parametrize(("events", "size"), [(3, 500), (indexing.INDEX_EVENTS, newest.MAX_BYTES)])
-def test_the_adapters_give_the_same_answers(
+def test_sqlite_gives_the_same_answers(
     monkeypatch: pytest.MonkeyPatch, events: int, size: int
 ) -> None:
     monkeypatch.setattr(indexing, "INDEX_EVENTS", events)
     monkeypatch.setattr(newest, "MAX_BYTES", size)
+    compare(SqliteAndMemory, examples=40)
+
+
+def test_postgres_gives_the_same_answers(databases: Databases) -> None:
+    PostgresAndMemory.databases = databases
+    compare(PostgresAndMemory, examples=6)
+
+
+def compare(adapters: type[Adapters], examples: int) -> None:
     expected = {"Committed", "WrongVersion", "Duplicate", "copied", "LOG_DIVERGED"}
     expected |= {"page of everything", "page of some", "snapshot"}
     Adapters.answers.clear()
@@ -285,7 +324,8 @@ def test_the_adapters_give_the_same_answers(
     # Chance may leave one out, but not every time.
     for _ in range(5):
         run_state_machine_as_test(
-            Adapters, settings=settings(max_examples=40, stateful_step_count=40, deadline=None)
+            adapters,
+            settings=settings(max_examples=examples, stateful_step_count=40, deadline=None),
         )
         if (+Adapters.answers).keys() == expected:
             break

@@ -1,0 +1,207 @@
+"""Connections to PostgreSQL: bounded in number and in time, and none to a server that forgets."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeAlias
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import structlog
+from asyncpg.pool import PoolConnectionProxy
+
+from shared.errors import DataLoss, Exhausted, TidemarkError, Unavailable
+from shared.log.log import Head
+
+# Generic for the type checker alone.
+Connection: TypeAlias = "asyncpg.Connection[Any] | PoolConnectionProxy[Any]"
+Pool: TypeAlias = "asyncpg.Pool[Any]"
+Preparation = Callable[[Connection], Awaitable[None]]
+"""What a new connection is put through before it is used."""
+
+DIGEST = "SELECT digest FROM log_events WHERE position = $1"
+
+CONNECT_S = 3.0
+"""For one host: one that has vanished must not keep the next from being tried."""
+
+READY_S = 10.0
+"""For a new connection to be shown that the server can commit."""
+
+CLOSE_S = 2.0
+
+SETTINGS = {
+    "application_name": "tidemark",
+    "default_transaction_isolation": "read committed",
+    # A statement of ours takes milliseconds; the time of a commit, and of its wait for a standby,
+    # does not count.
+    "statement_timeout": "10s",
+    "lock_timeout": "5s",
+    # Whoever holds the head's lock and stands still must not stop the others for longer.
+    "idle_in_transaction_session_timeout": "5s",
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
+    # Every look-up has its index. A plan that was made while the table was small, and kept, would
+    # read all of it.
+    "enable_seqscan": "off",
+    "jit": "off",
+}
+
+LOST = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+)
+"""The connection is gone, and with it the answer."""
+
+FAILURES = (OSError, asyncpg.InterfaceError, asyncpg.PostgresError)
+"""Whatever a call to the database can fail with; a TimeoutError is an OSError."""
+
+logger = structlog.get_logger(__name__)
+
+
+class Database:
+    """Where the log is.
+
+    Args:
+        url: libpq's, with one host or several: they are tried in turn.
+        may_forget: whether a server is taken that can lose what it has acknowledged.
+    """
+
+    def __init__(self, url: str, *, may_forget: bool = False) -> None:
+        self._urls = _one_for_each_host(url)
+        self._may_forget = may_forget
+
+    async def connect(self, prepare: Preparation) -> Any:
+        """A connection to the first host that has what is asked for.
+
+        Args:
+            prepare: a host where it fails is not taken.
+
+        Raises:
+            TidemarkError: there is none.
+        """
+        failures: list[Exception] = []
+        for url in self._urls:
+            try:
+                connection = await asyncpg.connect(url, timeout=CONNECT_S, server_settings=SETTINGS)
+                try:
+                    async with asyncio.timeout(READY_S):
+                        await self._check(connection)
+                        await prepare(connection)
+                except BaseException:
+                    connection.terminate()
+                    raise
+            except (*FAILURES, TidemarkError) as error:
+                failures.append(error)
+            else:
+                return connection
+        reasons = [f"{type(failure).__name__}: {failure}" for failure in failures]
+        logger.warning("database_away", why="; ".join(reasons))
+        for failure in failures:
+            # What only the operator can change.
+            if isinstance(failure, TidemarkError):
+                raise failure
+        raise Unavailable("LOG_UNAVAILABLE", "The database does not answer") from failures[-1]
+
+    async def pool(self, size: int, prepare: Preparation) -> Pool:
+        """Up to so many connections; none is made before it is needed."""
+
+        async def connect(*_: object, **__: object) -> Any:
+            return await self.connect(prepare)
+
+        return await asyncpg.create_pool(min_size=0, max_size=size, connect=connect, reset=_keep)
+
+    async def _check(self, connection: Connection) -> None:
+        """Refuses a server that can lose what it has acknowledged."""
+        if self._may_forget:
+            return
+        row = await connection.fetchrow(
+            "SELECT current_setting('fsync'), current_setting('synchronous_commit'),"
+            " current_setting('synchronous_standby_names')"
+        )
+        assert row is not None  # noqa: S101  # it is a SELECT without a FROM
+        fsync, synchronous_commit, standbys = row
+        if fsync == "off":
+            raise _forgets("fsync=off")
+        if synchronous_commit == "off" or (synchronous_commit == "local" and standbys):
+            raise _forgets(f"synchronous_commit={synchronous_commit}")
+
+
+async def settle(connection: Connection, known: Head) -> None:
+    """Commits, without changing anything, before anybody is shown what a new connection sees.
+
+    A server that was killed shows, once it has recovered, commits of which its standby may not have
+    heard. Once this one is acknowledged, so are they: a receipt that is read here is a promise like
+    any other. And a server that cannot commit, such as a standby, is not taken at all.
+
+    Args:
+        connection: the new one.
+        known: the head of the log as this process knows it.
+
+    Raises:
+        DataLoss: LOG_DIVERGED: the log there does not have that head in it.
+    """
+    await connection.execute("UPDATE log_head SET fence = fence")
+    if known.position and known.digest != await connection.fetchval(DIGEST, known.position):
+        raise DataLoss(
+            "LOG_DIVERGED",
+            f"The database's log is not the one that was read up to {known.position};"
+            " what this service knows of that one ends with a restart",
+        )
+
+
+@asynccontextmanager
+async def borrowed(pool: Pool, within_s: float = 2 * READY_S) -> AsyncIterator[Connection]:
+    """A connection of the pool.
+
+    Raises:
+        TidemarkError: there is none in time, or what the database's own error means to a caller.
+    """
+    try:
+        async with pool.acquire(timeout=within_s) as connection:
+            yield connection
+    except FAILURES as error:
+        if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+            # It was the primary when the connections were made.
+            with suppress(asyncpg.InterfaceError):
+                await pool.expire_connections()
+        logger.warning("database_failed", why=f"{type(error).__name__}: {error}")
+        raise translated(error) from error
+
+
+def translated(error: BaseException) -> TidemarkError:
+    """What an error of the database means to a caller."""
+    match error:
+        case asyncpg.DiskFullError():
+            return Exhausted("DISK_FULL", "The database's disk is full; nothing was written")
+        case asyncpg.DataCorruptedError() | asyncpg.IndexCorruptedError():
+            return DataLoss("LOG_CORRUPT", "The database is damaged")
+        case _:
+            return Unavailable("LOG_UNAVAILABLE", "The database does not answer")
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def _one_for_each_host(url: str) -> Sequence[str]:
+    parts = urlsplit(url)
+    user, at, hosts = parts.netloc.rpartition("@")
+    return [urlunsplit(parts._replace(netloc=user + at + host)) for host in hosts.split(",")]
+
+
+def _forgets(setting: str) -> Unavailable:
+    return Unavailable(
+        "LOG_NOT_DURABLE", f"The server can lose what it has acknowledged: it has {setting}"
+    )
+
+
+async def _keep(_: Connection) -> None:
+    """Nothing that this program does leaves a trace on a connection."""

@@ -1,0 +1,29 @@
+"""What tests all over the place are given."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.postgres.databases import Databases
+from tests.postgres.server import postgres_server
+
+GIVEN_URL = "TIDEMARK_TEST_POSTGRES_URL"
+"""Of a database in which the tests may make schemas, instead of a server of their own."""
+
+
+@pytest.fixture(scope="session")
+def databases() -> Iterator[Databases]:
+    """Empty places for logs, in a PostgreSQL server that the tests of this process share."""
+    if given := os.environ.get(GIVEN_URL):
+        yield Databases(given)
+        return
+    with postgres_server() as server:
+        yield Databases(server.url)
+
+
+@pytest.fixture
+def postgres_url(databases: Databases) -> Iterator[str]:
+    """Of an empty place for a log, which is gone afterwards."""
+    with databases.empty() as url:
+        yield url

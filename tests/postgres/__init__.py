@@ -1,0 +1,1 @@
+"""A real PostgreSQL for the tests, and what it is put through."""

