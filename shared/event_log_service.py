@@ -75,6 +75,8 @@ class EventLogService:
     async def subscribe(self, request: SubscribeRequest, call: Call) -> None:
         """Streams the log from the start that the request names."""
         event_filter = self._filter(request, call)
+        # What another writer has acknowledged is not beyond the head.
+        await self._log.newest()
         subscription = _Subscription(
             self._log, event_filter, request, call, self._checkpoint, self._interval
         )

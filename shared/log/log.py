@@ -184,6 +184,10 @@ class EventLog(Protocol):
         """The newest durable event that this process knows of."""
         ...
 
+    async def newest(self) -> Head:
+        """The newest durable event, whoever appended it; `head` is at least there from now on."""
+        ...
+
     async def append(self, commits: Sequence[Commit]) -> list[Outcome]:
         """Appends the commits in one durable transaction; an outcome for each, in order.
 

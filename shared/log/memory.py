@@ -54,6 +54,10 @@ class MemoryLog:
         """The newest event."""
         return self._signal.head
 
+    async def newest(self) -> Head:
+        """See `EventLog.newest`."""
+        return self.head
+
     async def append(self, commits: Sequence[Commit]) -> list[Outcome]:
         """See `EventLog.append`."""
         now = self._clock()

@@ -151,6 +151,14 @@ class LogContract:
         assert log.head == Head(0, EMPTY_DIGEST, 0)
         assert page == Page([], 0, EMPTY_DIGEST)
 
+    async def test_the_newest_event_is_the_head(self, log: EventLog) -> None:
+        nothing = await log.newest()
+        await log.append([commit(ship(), events=2)])
+
+        assert nothing == Head(0, EMPTY_DIGEST, 0)
+        assert await log.newest() == log.head
+        assert (await log.newest()).position == 2
+
     async def test_positions_are_contiguous_from_1(self, log: EventLog) -> None:
         first = await log.append([commit(ship("1"), events=2), commit(ship("2"), events=1)])
         second = await log.append([commit(ship("1"), 2, events=3)])

@@ -146,7 +146,7 @@ async def test_a_server_that_can_lose_what_it_has_acknowledged_is_refused(
             await PostgresLog.open(url)
         assert refusal.value.reason == "LOG_NOT_DURABLE"
 
-        log = await PostgresLog.open(url, may_forget=True)
+        log = await PostgresLog.open(url, allow_data_loss=True)
         assert await log.append([commit(ship())]) == [Committed(1)]
         await log.close()
     finally:

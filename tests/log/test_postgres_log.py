@@ -50,6 +50,10 @@ async def connected(url: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Recor
         await connection.close()
 
 
+async def deaf(_: listening.Listener) -> None:
+    """Hears nothing."""
+
+
 # Several processes, as several logs of one
 
 
@@ -120,6 +124,19 @@ async def test_what_another_one_commits_is_heard_of_at_once(
         await one.append([commit(ship(), 1)])
         await asyncio.wait_for(other.wait(1), PATIENCE_S)
 
+        assert other.head == one.head
+
+
+async def test_what_another_one_has_committed_can_be_asked_for(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening.Listener, "run", deaf)
+    async with opened(postgres_url) as one, opened(postgres_url) as other:
+        await one.append([commit(ship())])
+        known = other.head
+
+        assert await other.newest() == one.head
+        assert known != one.head
         assert other.head == one.head
 
 
@@ -281,7 +298,7 @@ async def test_a_session_that_does_not_wait_for_the_disk_is_refused(
         await PostgresLog.open(url)
     assert refusal.value.reason == "LOG_NOT_DURABLE"
 
-    log = await PostgresLog.open(url, may_forget=True)
+    log = await PostgresLog.open(url, allow_data_loss=True)
     assert await log.append([commit(ship())]) == [Committed(1)]
     await log.close()
 

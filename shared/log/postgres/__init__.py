@@ -63,14 +63,14 @@ class PostgresLog:
         cls,
         url: str,
         *,
-        may_forget: bool = False,
+        allow_data_loss: bool = False,
         clock: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> "PostgresLog":
         """Connects, and makes the tables, or brings them up to date.
 
         Args:
             url: libpq's, with one host or several: postgresql://user@host,host/database.
-            may_forget: whether a server is taken that can lose what it has acknowledged.
+            allow_data_loss: whether a server is taken that can lose what it has acknowledged.
             clock: microseconds since 1970.
 
         Raises:
@@ -79,7 +79,7 @@ class PostgresLog:
             DataLoss: LOG_CORRUPT: the last event is not what was written, or the tables are of
                 a later version than this program.
         """
-        database = Database(url, may_forget=may_forget)
+        database = Database(url, allow_data_loss=allow_data_loss)
         signal = HeadSignal(Head())
 
         async def prepare(connection: Connection) -> None:
@@ -104,6 +104,14 @@ class PostgresLog:
     @property
     def head(self) -> Head:
         """The newest durable event that this process knows of."""
+        return self._signal.head
+
+    async def newest(self) -> Head:
+        """See `EventLog.newest`."""
+        async with borrowed(self._readers) as connection:
+            head = Head(*await connection.fetchrow(HEAD) or ())
+        if head.position > self._signal.head.position:
+            self._signal.move(head)
         return self._signal.head
 
     async def append(self, commits: Sequence[Commit]) -> list[Outcome]:

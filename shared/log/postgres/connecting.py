@@ -69,12 +69,12 @@ class Database:
 
     Args:
         url: libpq's, with one host or several: they are tried in turn.
-        may_forget: whether a server is taken that can lose what it has acknowledged.
+        allow_data_loss: whether a server is taken that can lose what it has acknowledged.
     """
 
-    def __init__(self, url: str, *, may_forget: bool = False) -> None:
+    def __init__(self, url: str, *, allow_data_loss: bool = False) -> None:
         self._urls = _one_for_each_host(url)
-        self._may_forget = may_forget
+        self._allow_data_loss = allow_data_loss
 
     async def connect(self, prepare: Preparation) -> Any:
         """A connection to the first host that has what is asked for.
@@ -118,7 +118,7 @@ class Database:
 
     async def _check(self, connection: Connection) -> None:
         """Refuses a server that can lose what it has acknowledged."""
-        if self._may_forget:
+        if self._allow_data_loss:
             return
         row = await connection.fetchrow(
             "SELECT current_setting('fsync'), current_setting('synchronous_commit'),"

@@ -117,6 +117,10 @@ class SqliteLog:
         """The newest durable event."""
         return self._signal.head
 
+    async def newest(self) -> Head:
+        """See `EventLog.newest`."""
+        return self.head
+
     async def append(self, commits: Sequence[Commit]) -> list[Outcome]:
         """See `EventLog.append`."""
         return await self._undisturbed(self._write(self._append, commits))
