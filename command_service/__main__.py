@@ -16,7 +16,7 @@ from command_service.handlers import Commands
 from shared.event_log_service import EventLogService
 from shared.json_events.offline import export_command, import_command
 from shared.log.log import OutcomeUnknown
-from shared.log.sqlite import SqliteLog
+from shared.log.opening import FORMS, SQLITE, names_a_log, open_log, shown
 from shared.log.sqlite.backup import back_up
 from shared.log.sqlite.verifying import opened, verify_log
 from shared.process import (
@@ -35,10 +35,9 @@ from tidemark.v1 import command_pb2, event_pb2
 
 NAME = "command_service"
 AGGREGATES = [rules.aggregate for rules in RULES]
-SQLITE = "sqlite:"
 
 LogOption = Annotated[
-    str, typer.Option(envvar="TIDEMARK_LOG", help="Where the events are kept: sqlite:PATH.")
+    str, typer.Option(envvar="TIDEMARK_LOG", help=f"Where the events are kept: {FORMS}.")
 ]
 DEFAULT_LOG = "sqlite:data/log.db"
 
@@ -46,6 +45,15 @@ logger = structlog.get_logger(NAME)
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.command("export")(export_command)
 app.command("import")(import_command)
+
+AllowDataLoss = Annotated[
+    bool,
+    typer.Option(
+        "--allow-data-loss",
+        envvar="TIDEMARK_ALLOW_DATA_LOSS",
+        help="Take a PostgreSQL server, too, that can lose what it has acknowledged.",
+    ),
+]
 
 
 @app.callback()
@@ -59,6 +67,7 @@ def serve(
         str, typer.Option(envvar="TIDEMARK_LISTEN", help="HOST:PORT; port 0 is a free one.")
     ] = "127.0.0.1:50051",
     log: LogOption = DEFAULT_LOG,
+    allow_data_loss: AllowDataLoss = False,
     insecure: Insecure = False,
     max_commands: Annotated[
         int,
@@ -72,7 +81,9 @@ def serve(
     log_level: LogLevelOption = LogLevel.INFO,
 ) -> None:
     """Serve commands, and the log that they fill, until SIGTERM or Ctrl-C."""
-    run(NAME, _serve(listen, _path(log), insecure, max_commands, max_streams), log_level)
+    _check(log, "--log")
+    serving = _serve(listen, log, allow_data_loss, insecure, max_commands, max_streams)
+    run(NAME, serving, log_level)
 
 
 @app.command()
@@ -96,9 +107,17 @@ def backup(
     raise typer.Exit(exit_code(NAME, partial(_back_up, _path(log), to)))
 
 
+def _check(url: str, option: str) -> None:
+    if not names_a_log(url):
+        raise typer.BadParameter(f"{shown(url)!r} is no log; it is {FORMS}", param_hint=option)
+
+
 def _path(log: str) -> Path:
-    if not log.startswith(SQLITE) or log == SQLITE:
-        raise typer.BadParameter(f"{log!r} is no log; it is sqlite:PATH", param_hint="--log")
+    _check(log, "--log")
+    if not log.startswith(SQLITE):
+        raise typer.BadParameter(
+            "This is for SQLite; PostgreSQL has tools of its own", param_hint="--log"
+        )
     return Path(log.removeprefix(SQLITE))
 
 
@@ -113,11 +132,16 @@ def _back_up(path: Path, target: Path, verification: Verification) -> None:
 
 
 async def _serve(
-    listen: str, path: Path, insecure: bool, max_commands: int, max_streams: int
+    listen: str,
+    url: str,
+    allow_data_loss: bool,
+    insecure: bool,
+    max_commands: int,
+    max_streams: int,
 ) -> None:
     types = CommandTypes(RULES)
     async with Server(listen, insecure=insecure, max_streams=max_streams) as server:
-        log = await SqliteLog.open(path)
+        log = await open_log(url, allow_data_loss=allow_data_loss)
         try:
             executor = Executor(log, max_in_flight=max_commands)
             for rules in RULES:
@@ -131,7 +155,7 @@ async def _serve(
                 methods_of(EventLogService(log, AGGREGATES)),
             )
             address = await server.start()
-            logger.info("serving", address=address, log=str(path), position=log.head.position)
+            logger.info("serving", address=address, log=shown(url), position=log.head.position)
             announce(NAME, address)
             async with asyncio.TaskGroup() as tasks:
                 executing = tasks.create_task(executor.run(), name="executor")

@@ -22,6 +22,13 @@ def databases() -> Iterator[Databases]:
         yield Databases(server.url)
 
 
+@pytest.fixture(scope="module")
+def module_postgres_url(databases: Databases) -> Iterator[str]:
+    """The same for all tests of a module."""
+    with databases.empty() as url:
+        yield url
+
+
 @pytest.fixture
 def postgres_url(databases: Databases) -> Iterator[str]:
     """Of an empty place for a log, which is gone afterwards."""

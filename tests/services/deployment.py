@@ -27,12 +27,20 @@ PROJECTIONS = query_pb2.DESCRIPTOR.services_by_name["ProjectionService"]
 
 
 class CommandClient:
-    """Everything that a command service serves."""
+    """Everything that a command service serves.
+
+    Args:
+        address: HOST:PORT; or several, as gRPC writes them: then they take turns with the calls.
+    """
 
     def __init__(self, address: str) -> None:
-        self.channel = grpc.aio.insecure_channel(
-            address, options=[("grpc.use_local_subchannel_pool", 1)]
-        )
+        options: list[tuple[str, str | int]] = [("grpc.use_local_subchannel_pool", 1)]
+        if "," in address:
+            options += [
+                ("grpc.lb_policy_name", "round_robin"),
+                ("grpc.max_reconnect_backoff_ms", 1000),
+            ]
+        self.channel = grpc.aio.insecure_channel(address, options=options)
         self.ships: Any = Stub(self.channel, SHIP_COMMANDS)
         self.users: Any = Stub(self.channel, USER_COMMANDS)
         self.bulk: Any = Stub(self.channel, BULK)

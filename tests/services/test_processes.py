@@ -32,7 +32,7 @@ DOCK = DockShip(port="Kiel")
 
 COMMON_OPTIONS = ["listen", "insecure", "max-streams", "log-level"]
 OPTIONS = {
-    "command_service": [*COMMON_OPTIONS, "log", "max-commands"],
+    "command_service": [*COMMON_OPTIONS, "log", "allow-data-loss", "max-commands"],
     "query_service": [*COMMON_OPTIONS, "upstream", "store"],
 }
 MODULES = list(OPTIONS)
@@ -194,7 +194,8 @@ async def test_with_insecure_it_listens_for_other_machines(module: str, tmp_path
 @pytest.mark.parametrize(
     ("command", "log"),
     [
-        (["serve", "--listen", "127.0.0.1:0"], "postgres://somewhere"),
+        (["serve", "--listen", "127.0.0.1:0"], "mysql://somewhere"),
+        (["serve", "--listen", "127.0.0.1:0"], "postgres://"),
         (["serve", "--listen", "127.0.0.1:0"], "sqlite:"),
         (["verify"], "log.db"),
         (["backup", "--to", "backup.db"], "log.db"),

@@ -75,6 +75,8 @@ class Fault:
         strike: makes it happen, and returns when it is over, with everything running again.
         command: how the command service is started.
         query: how the query service is started.
+        log: URL of the command services' log; empty: a file of the run.
+        others: command services beside the first, with a log that several can have.
         place: the folder in which the services keep what they keep, made in that of the run.
         needs_privilege: whether it takes root, mounts or tools that are not in a package.
         reason_it_cannot: why it cannot be made on this machine; empty: it can.
@@ -85,6 +87,8 @@ class Fault:
     strike: Strike
     command: Launch = COMMAND
     query: Launch = QUERY
+    log: str = ""
+    others: int = 0
     place: Callable[[Path], AbstractAsyncContextManager[Path]] = _as_it_is
     needs_privilege: bool = False
     reason_it_cannot: Callable[[], str] = lambda: ""

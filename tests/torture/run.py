@@ -125,12 +125,14 @@ async def _play(
     choose = random.Random(f"{fault.name} {seed}")  # noqa: S311  # no secret
     async with AsyncExitStack() as stack:
         place = await stack.enter_async_context(fault.place(folder))
-        actors = await stack.enter_async_context(stage(folder, fault.command, fault.query, place))
+        actors = await stack.enter_async_context(
+            stage(folder, fault.command, fault.query, place, fault.log, fault.others)
+        )
         async with _clients(history, actors, seed, complaints) as clients:
             await asyncio.sleep(choose.uniform(*BEFORE_S))
             await fault.strike(actors, choose)
             recovery = await _recovery(history, actors, seed)
-            starting_s = max(actors.command.longest_start_s, actors.query.longest_start_s)
+            starting_s = max(each.longest_start_s for each in actors.parties)
             history.recovery = replace(recovery, seconds=recovery.seconds + starting_s)
             await _until_everything_occurred(history)
             await clients.finish()
@@ -199,7 +201,7 @@ async def _clients(
     history: History, actors: Stage, seed: int, complaints: list[str]
 ) -> AsyncIterator[_Clients]:
     async with AsyncExitStack() as stack:
-        addresses = actors.command.proxies[0].address, actors.query.proxies[0].address
+        addresses = actors.command_address, actors.query_address
 
         def recorder(name: str, tenant_id: str) -> Recorder:
             made = Recorder(history, name, tenant_id, *addresses)
@@ -283,7 +285,7 @@ async def _follow(subscriber: Subscriber, patience: int, worlds: dict[str, World
 
 
 async def _rebuild_again_and_again(history: History, actors: Stage) -> None:
-    line = Line(QueryClient, actors.query.proxies[0].address)
+    line = Line(QueryClient, actors.query_address)
     try:
         while True:
             for name in PROJECTIONS:
@@ -306,8 +308,8 @@ async def _recovery(history: History, actors: Stage, seed: int) -> Recovery:
             history,
             "probe",
             "red",
-            actors.command.proxies[0].address,
-            actors.query.proxies[0].address,
+            actors.command_address,
+            actors.query_address,
         )
         try:
             if not isinstance(answer, CommandReceipt):

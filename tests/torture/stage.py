@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,17 +131,41 @@ class Stage:
     """What a run takes place on. Made by `stage`."""
 
     def __init__(
-        self, folder: Path, place: Path, command: Party, query: Party, upstream: Proxy
+        self,
+        folder: Path,
+        place: Path,
+        command: Party,
+        others: Sequence[Party],
+        query: Party,
+        upstream: Proxy,
     ) -> None:
         self.folder = folder
         """Of the run."""
         self.place = place
         """Where the services keep what they keep."""
         self.command = command
+        self.others = others
+        """The command services beside it, on the same log."""
         self.query = query
         self.upstream = upstream
-        self.commands = CommandClient(command.proxies[0].address)
-        self.queries = QueryClient(query.proxies[0].address)
+        self.commands = CommandClient(self.command_address)
+        self.queries = QueryClient(self.query_address)
+
+    @property
+    def parties(self) -> Sequence[Party]:
+        """Every service."""
+        return (self.command, *self.others, self.query)
+
+    @property
+    def command_address(self) -> str:
+        """What clients connect to for commands: all command services take turns."""
+        first, *others = [each.proxies[0].address for each in (self.command, *self.others)]
+        return f"ipv4:{','.join([first, *others])}" if others else first
+
+    @property
+    def query_address(self) -> str:
+        """What clients connect to for queries."""
+        return self.query.proxies[0].address
 
     @property
     def log(self) -> Path:
@@ -155,13 +179,19 @@ class Stage:
 
     @property
     def links(self) -> list[Proxy]:
-        """Every connection between two parties: the clients' two, and the services' one."""
-        return [self.command.proxies[0], self.query.proxies[0], self.upstream]
+        """Every connection between two parties: the clients', and the services' one."""
+        commands = [each.proxies[0] for each in (self.command, *self.others)]
+        return [*commands, self.query.proxies[0], self.upstream]
 
 
 @asynccontextmanager
 async def stage(
-    folder: Path, command: Launch, query: Launch, place: Path | None = None
+    folder: Path,
+    command: Launch,
+    query: Launch,
+    place: Path | None = None,
+    log: str = "",
+    others: int = 0,
 ) -> AsyncIterator[Stage]:
     """A command service, and a query service that follows it, running; both with clients.
 
@@ -170,22 +200,30 @@ async def stage(
         command: how to start the one.
         query: how to start the other.
         place: where they keep what they keep, if not in the folder.
+        log: URL of the command services' log; empty: a file in that place.
+        others: command services beside the first, with a log that several can have.
     """
     place = place or folder
     (place / "command").mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
-        to_command, to_query, upstream = [
-            await stack.enter_async_context(Proxy.to("127.0.0.1:9")) for _ in range(3)
+        to_command, to_query, upstream, *to_others = [
+            await stack.enter_async_context(Proxy.to("127.0.0.1:9")) for _ in range(3 + others)
         ]
-        log = f"sqlite:{place / 'command' / 'log.db'}"
-        first = Party("command", command, ("--log", log), folder, to_command)
+        log = log or f"sqlite:{place / 'command' / 'log.db'}"
+        first, *beside = [
+            Party(name, command, ("--log", log), folder, proxy)
+            for name, proxy in (
+                ("command", to_command),
+                *((f"command-{number}", proxy) for number, proxy in enumerate(to_others, 2)),
+            )
+        ]
         first.proxies.append(upstream)
         arguments = ("--upstream", upstream.address, "--store", str(place / "query"))
-        second = Party("query", query, arguments, folder, to_query)
-        for party in (first, second):
+        last = Party("query", query, arguments, folder, to_query)
+        for party in (first, *beside, last):
             await party.start()
             stack.push_async_callback(_end, party)
-        actors = Stage(folder, place, first, second, upstream)
+        actors = Stage(folder, place, first, beside, last, upstream)
         stack.push_async_callback(actors.commands.channel.close)
         stack.push_async_callback(actors.queries.channel.close)
         yield actors
