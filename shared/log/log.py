@@ -29,6 +29,8 @@ MAX_PAGE_EVENTS = 1000
 MAX_PAGE_BYTES = 1 << 20
 """A page ends with the record that reaches this."""
 
+MAX_PAGE_SNAPSHOTS = 100
+
 
 class AggregateKey(NamedTuple):
     """Which aggregate. The same id in two tenants is two aggregates."""
@@ -247,6 +249,16 @@ class EventLog(Protocol):
         """The receipts of those commands that took effect."""
         ...
 
+    async def snapshots(
+        self, after: AggregateKey | None = None, limit: int = MAX_PAGE_SNAPSHOTS
+    ) -> dict[AggregateKey, Snapshot]:
+        """The next at most `limit` snapshots, ordered by `place_of` their aggregates."""
+        ...
+
+    async def keep(self, snapshots: Mapping[AggregateKey, Snapshot]) -> None:
+        """Keeps snapshots of another log of which this one is a copy, instead of any it has."""
+        ...
+
     async def position_at(self, time: int) -> int:
         """The position of the last event recorded at or before a time; 0: there is none."""
         ...
@@ -284,6 +296,11 @@ class HeadSignal:
         """Returns once the head is beyond a position."""
         while self.head.position <= after:
             await self._changes.next()
+
+
+def place_of(key: AggregateKey) -> tuple[str, str, str]:
+    """By which aggregates are ordered where all of them are listed."""
+    return key.aggregate_id, key.aggregate_type, key.tenant_id
 
 
 def chain(digest: bytes, record: bytes) -> bytes:

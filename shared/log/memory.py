@@ -13,6 +13,7 @@ from shared.log.log import (
     EVERYTHING,
     MAX_PAGE_BYTES,
     MAX_PAGE_EVENTS,
+    MAX_PAGE_SNAPSHOTS,
     AggregateKey,
     CommandKey,
     Commit,
@@ -28,6 +29,7 @@ from shared.log.log import (
     Snapshot,
     WrongVersion,
     chain,
+    place_of,
     stamp,
     time_of,
 )
@@ -171,6 +173,18 @@ class MemoryLog:
     async def receipts(self, commands: Iterable[CommandKey]) -> dict[CommandKey, Receipt]:
         """See `EventLog.receipts`."""
         return {each: self._receipts[each] for each in commands if each in self._receipts}
+
+    async def snapshots(
+        self, after: AggregateKey | None = None, limit: int = MAX_PAGE_SNAPSHOTS
+    ) -> dict[AggregateKey, Snapshot]:
+        """See `EventLog.snapshots`."""
+        keys = sorted(self._snapshots, key=place_of)
+        start = 0 if after is None else bisect_right(keys, place_of(after), key=place_of)
+        return {key: self._snapshots[key] for key in keys[start : start + limit]}
+
+    async def keep(self, snapshots: Mapping[AggregateKey, Snapshot]) -> None:
+        """See `EventLog.keep`."""
+        self._snapshots.update(snapshots)
 
     async def position_at(self, time: int) -> int:
         """See `EventLog.position_at`."""

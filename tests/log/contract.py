@@ -876,6 +876,43 @@ class LogContract:
 
         assert versions_of(histories[ship()].records) == list(range(2, MAX_PAGE_EVENTS + 2))
 
+    async def test_snapshots_are_listed_page_by_page_each_aggregate_once(
+        self, log: EventLog
+    ) -> None:
+        assert await log.snapshots() == {}
+        keys = [ship("1"), user("1"), ship("1", "zenith"), ship("2"), ship("é")]
+        for version, state in enumerate((b"old", b"new")):
+            await log.append(
+                [commit(key, version, snapshot=snapshot(version + 1, state=state)) for key in keys]
+            )
+        await log.append([commit(ship("3"))])
+
+        pages = [await log.snapshots(None, 2)]
+        while pages[-1]:
+            pages.append(await log.snapshots(list(pages[-1])[-1], 2))
+
+        assert [len(page) for page in pages] == [2, 2, 1, 0]
+        listed = [item for page in pages for item in page.items()]
+        expected = [ship("1"), ship("1", "zenith"), user("1"), ship("2"), ship("é")]
+        assert listed == [(key, snapshot(2, state=b"new")) for key in expected]
+        assert await log.snapshots() == dict(listed)
+
+    async def test_snapshots_of_the_log_that_was_copied_can_be_kept(
+        self, log: EventLog, origin: MemoryLog
+    ) -> None:
+        await origin.append([commit(ship(), events=3, snapshot=snapshot(2)), commit(user())])
+        await log.copy(await records_of(origin))
+
+        await log.keep({ship(): snapshot(1, state=b"to be replaced")})
+        await log.keep(await origin.snapshots())
+
+        histories = await log.load({ship(): b"schema 1", user(): b"schema 1"})
+        assert histories[ship()].snapshot == snapshot(2)
+        assert versions_of(histories[ship()].records) == [3]
+        assert histories[user()] == History(None, (await records_of(log))[3:])
+        assert await log.snapshots() == {ship(): snapshot(2)}
+        assert await log.append([commit(ship(), 3)]) == [Committed(5)]
+
     # Waiting
 
     async def test_waiting_before_the_head_returns_at_once(self, log: EventLog) -> None:

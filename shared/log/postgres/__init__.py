@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from shared.log.log import (
     EVERYTHING,
     MAX_PAGE_EVENTS,
+    MAX_PAGE_SNAPSHOTS,
     AggregateKey,
     CommandKey,
     Commit,
@@ -18,6 +19,7 @@ from shared.log.log import (
     Outcome,
     Page,
     Receipt,
+    Snapshot,
 )
 from shared.log.postgres import reading
 from shared.log.postgres.connecting import (
@@ -166,6 +168,17 @@ class PostgresLog:
             return {}
         async with borrowed(self._readers) as connection:
             return await reading.receipts(connection, commands)
+
+    async def snapshots(
+        self, after: AggregateKey | None = None, limit: int = MAX_PAGE_SNAPSHOTS
+    ) -> dict[AggregateKey, Snapshot]:
+        """See `EventLog.snapshots`."""
+        async with borrowed(self._readers) as connection:
+            return await reading.snapshots(connection, after, limit)
+
+    async def keep(self, snapshots: Mapping[AggregateKey, Snapshot]) -> None:
+        """See `EventLog.keep`."""
+        await self._undisturbed(self._writer.keep(snapshots))
 
     async def position_at(self, time: int) -> int:
         """See `EventLog.position_at`."""

@@ -16,6 +16,7 @@ from shared.log.log import (
     Page,
     Receipt,
     Snapshot,
+    place_of,
 )
 from shared.log.postgres.connecting import Connection
 from shared.log.selection import Selection
@@ -73,6 +74,13 @@ CROSS JOIN LATERAL (
     SELECT event.record FROM log_events AS event
     WHERE event.command_id = wanted.command_id AND event.tenant_id = wanted.tenant_id LIMIT 1
 ) AS last
+"""
+
+
+SNAPSHOTS = """
+SELECT tenant_id, aggregate_type, aggregate_id, version, schema, state FROM log_snapshots
+WHERE (aggregate_id, aggregate_type, tenant_id) > ($1, $2, $3)
+ORDER BY aggregate_id, aggregate_type, tenant_id LIMIT $4
 """
 
 
@@ -160,6 +168,17 @@ async def receipts(
     return {
         CommandKey(tenant_id, str(command_id)): Receipt.of(RecordedEvent.FromString(record))
         for tenant_id, command_id, record in rows
+    }
+
+
+async def snapshots(
+    connection: Connection, after: AggregateKey | None, limit: int
+) -> dict[AggregateKey, Snapshot]:
+    """The next snapshots."""
+    place = place_of(after) if after else ("", "", "")
+    return {
+        AggregateKey(*row[:3]): Snapshot(*row[3:])
+        for row in await connection.fetch(SNAPSHOTS, *place, limit)
     }
 
 

@@ -1,13 +1,22 @@
 """What is written to the tables, in one round trip, and what is done when its answer is lost."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 import structlog
 
 from shared.errors import Unavailable
-from shared.log.log import Commit, Head, HeadSignal, Outcome, OutcomeUnknown, Receipt
+from shared.log.log import (
+    AggregateKey,
+    Commit,
+    Head,
+    HeadSignal,
+    Outcome,
+    OutcomeUnknown,
+    Receipt,
+    Snapshot,
+)
 from shared.log.postgres.connecting import DIGEST, LOST, Connection, Pool, borrowed
 from shared.log.postgres.group import Copied, Group, Known, Row
 from tidemark.v1.event_pb2 import RecordedEvent
@@ -55,6 +64,19 @@ FOUND = """
     ARRAY(SELECT record FROM repeated ORDER BY number) AS receipts
 """
 
+INSTEAD = """
+    ON CONFLICT (aggregate_id, aggregate_type, tenant_id) DO UPDATE
+        SET version = excluded.version, schema = excluded.schema, state = excluded.state
+"""
+
+KEEP = f"""
+INSERT INTO log_snapshots (tenant_id, aggregate_type, aggregate_id, version, schema, state)
+SELECT * FROM unnest(
+    $1::text[], $2::text[], $3::text[], $4::bigint[], $5::bytea[], $6::bytea[]
+) AS snapshot
+{INSTEAD}
+"""  # noqa: S608  # ours
+
 LOOK = f"WITH {CHECKS} SELECT {FOUND} FROM log_head AS head"  # noqa: S608  # ours
 
 # All or nothing, in one statement, which is one transaction. It sees the log as it was when it
@@ -82,8 +104,7 @@ snapshots AS (
     SELECT snapshot.* FROM fit, unnest(
         $19::text[], $20::text[], $21::text[], $22::bigint[], $23::bytea[], $24::bytea[]
     ) AS snapshot
-    ON CONFLICT (aggregate_id, aggregate_type, tenant_id) DO UPDATE
-        SET version = excluded.version, schema = excluded.schema, state = excluded.state
+    {INSTEAD}
 ),
 advanced AS (
     UPDATE log_head SET position = $25::bigint, digest = $26, time = $27 FROM fit
@@ -139,6 +160,11 @@ class Writer:
         async with self._turn, borrowed(self._pool) as connection:
             await self._copied(connection, copied, digest)
         self._move(copied.head)
+
+    async def keep(self, snapshots: Mapping[AggregateKey, Snapshot]) -> None:
+        """See `EventLog.keep`."""
+        async with borrowed(self._pool) as connection:
+            await connection.execute(KEEP, *_columns_of(snapshots))
 
     async def _appended(self, connection: Connection, commits: Sequence[Commit]) -> Group:
         """The commits, with the outcomes that they have had."""
@@ -286,22 +312,23 @@ async def write(connection: Connection, batch: Batch, channel: str) -> Any:
         ),
         9,
     )
-    snapshots = _columns(
-        (
-            (*key, snapshot.version, snapshot.schema, snapshot.state)
-            for key, snapshot in batch.snapshots.items()
-        ),
-        6,
-    )
     base, head = batch.known.head, batch.head
     return await connection.fetchrow(
         WRITE,
         *_assumptions(batch),
         *(base.position, base.digest, batch.known.fence),
         *events,
-        *snapshots,
+        *_columns_of(batch.snapshots),
         *(head.position, head.digest, head.time, channel),
     )
+
+
+def _columns_of(snapshots: Mapping[AggregateKey, Snapshot]) -> list[list[Any]]:
+    rows = (
+        (*key, snapshot.version, snapshot.schema, snapshot.state)
+        for key, snapshot in snapshots.items()
+    )
+    return _columns(rows, 6)
 
 
 def _id_of(row: Row) -> str | None:

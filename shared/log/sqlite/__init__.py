@@ -14,6 +14,7 @@ from shared.errors import TidemarkError
 from shared.log.log import (
     EVERYTHING,
     MAX_PAGE_EVENTS,
+    MAX_PAGE_SNAPSHOTS,
     AggregateKey,
     CommandKey,
     Commit,
@@ -25,6 +26,8 @@ from shared.log.log import (
     OutcomeUnknown,
     Page,
     Receipt,
+    Snapshot,
+    place_of,
 )
 from shared.log.sqlite import reading
 from shared.log.sqlite.indexing import Index, complete_receipts
@@ -191,6 +194,23 @@ class SqliteLog:
                 found[command] = Receipt.of(RecordedEvent.FromString(receipt[1]))
         return found | await self._readers.run(reading.receipts, older) if older else found
 
+    async def snapshots(
+        self, after: AggregateKey | None = None, limit: int = MAX_PAGE_SNAPSHOTS
+    ) -> dict[AggregateKey, Snapshot]:
+        """See `EventLog.snapshots`."""
+        newer = dict(self._unindexed.snapshots)
+        found = await self._readers.run(reading.snapshots, after, limit)
+        found.update(
+            (key, snapshot)
+            for key, snapshot in newer.items()
+            if after is None or place_of(key) > place_of(after)
+        )
+        return {key: found[key] for key in sorted(found, key=place_of)[:limit]}
+
+    async def keep(self, snapshots: Mapping[AggregateKey, Snapshot]) -> None:
+        """See `EventLog.keep`."""
+        await self._undisturbed(self._keep(snapshots))
+
     async def position_at(self, time: int) -> int:
         """See `EventLog.position_at`."""
         return await self._readers.run(reading.position_at, time)
@@ -241,6 +261,10 @@ class SqliteLog:
         self._newest.add(written.chunks)
         self._signal.move(written.head)
         return result
+
+    async def _keep(self, snapshots: Mapping[AggregateKey, Snapshot]) -> None:
+        await self._writer.run(self._index.keep, self._known, snapshots)
+        self._unindexed = Unindexed()
 
     def _transact(
         self,

@@ -1,9 +1,9 @@
 """What brings the log into its index, some thousand events at once and sorted."""
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from shared.log.log import AggregateKey, CommandKey
+from shared.log.log import AggregateKey, CommandKey, Snapshot
 from shared.log.sqlite.reading import aggregate_of, chunks_after, command_id_bytes
 from shared.log.sqlite.unindexed import Events
 from shared.log.sqlite.writing import Known, commit, roll_back
@@ -62,6 +62,29 @@ class Index:
         if len(self._numbers) + len(numbers) > MAX_CACHED_NUMBERS:
             self._numbers.clear()
         self._numbers.update(numbers)
+
+    def keep(
+        self, db: sqlite3.Connection, known: Known, snapshots: Mapping[AggregateKey, Snapshot]
+    ) -> None:
+        """Keeps snapshots of aggregates all of whose events are in the log.
+
+        Raises: as `add` does.
+        """
+        self.add(db, known)
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            db.executemany(
+                "INSERT OR REPLACE INTO snapshots SELECT aggregate, ?, ?, ? FROM aggregates"
+                " WHERE tenant_id = ? AND aggregate_type = ? AND aggregate_id = ?",
+                [
+                    (snapshot.version, snapshot.schema, snapshot.state, *key)
+                    for key, snapshot in snapshots.items()
+                ],
+            )
+        except BaseException:
+            roll_back(db)
+            raise
+        commit(db)
 
     def _numbered(self, db: sqlite3.Connection, events: Events) -> dict[AggregateKey, int]:
         """The aggregates' keys in the index, where new ones get one."""

@@ -17,6 +17,7 @@ from shared.log.log import (
     Receipt,
     Snapshot,
     chain,
+    place_of,
     time_of,
 )
 from shared.log.sqlite.chunks import COLUMNS, Chunk, page_of
@@ -167,6 +168,20 @@ def receipt(db: sqlite3.Connection, command: CommandKey) -> Receipt | None:
     if (event.tenant_id, event.causation_id) != (command.tenant_id, command.command_id):
         raise DataLoss("LOG_CORRUPT", f"The receipt at position {position} is another command's")
     return Receipt.of(event)
+
+
+def snapshots(
+    db: sqlite3.Connection, after: AggregateKey | None, limit: int
+) -> dict[AggregateKey, Snapshot]:
+    """The next snapshots, as far as they are indexed."""
+    rows = db.execute(
+        "SELECT tenant_id, aggregate_type, aggregate_id, version, schema, state"
+        " FROM aggregates JOIN snapshots USING (aggregate)"
+        " WHERE (aggregate_id, aggregate_type, tenant_id) > (?, ?, ?)"
+        " ORDER BY aggregate_id, aggregate_type, tenant_id LIMIT ?",
+        (*(place_of(after) if after else ("", "", "")), limit),
+    )
+    return {AggregateKey(*row[:3]): Snapshot(*row[3:]) for row in rows}
 
 
 def command_id_bytes(command_id: str) -> bytes:
