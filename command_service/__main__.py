@@ -11,12 +11,14 @@ import typer
 from command_service.aggregates import RULES
 from command_service.bulk import BulkCommands
 from command_service.command import CommandTypes
+from command_service.copy_command import copy_command
 from command_service.executor import Executor
 from command_service.handlers import Commands
 from shared.event_log_service import EventLogService
 from shared.json_events.offline import export_command, import_command
 from shared.log.log import OutcomeUnknown
-from shared.log.opening import FORMS, SQLITE, names_a_log, open_log, shown
+from shared.log.opening import FORMS, SQLITE, open_log, shown
+from shared.log.options import AllowDataLoss, check_log
 from shared.log.sqlite.backup import back_up
 from shared.log.sqlite.verifying import opened, verify_log
 from shared.process import (
@@ -43,17 +45,9 @@ DEFAULT_LOG = "sqlite:data/log.db"
 
 logger = structlog.get_logger(NAME)
 app = typer.Typer(no_args_is_help=True, add_completion=False)
+app.command("copy")(copy_command)
 app.command("export")(export_command)
 app.command("import")(import_command)
-
-AllowDataLoss = Annotated[
-    bool,
-    typer.Option(
-        "--allow-data-loss",
-        envvar="TIDEMARK_ALLOW_DATA_LOSS",
-        help="Take a PostgreSQL server, too, that can lose what it has acknowledged.",
-    ),
-]
 
 
 @app.callback()
@@ -81,7 +75,7 @@ def serve(
     log_level: LogLevelOption = LogLevel.INFO,
 ) -> None:
     """Serve commands, and the log that they fill, until SIGTERM or Ctrl-C."""
-    _check(log, "--log")
+    check_log(log, "--log")
     serving = _serve(listen, log, allow_data_loss, insecure, max_commands, max_streams)
     run(NAME, serving, log_level)
 
@@ -107,13 +101,8 @@ def backup(
     raise typer.Exit(exit_code(NAME, partial(_back_up, _path(log), to)))
 
 
-def _check(url: str, option: str) -> None:
-    if not names_a_log(url):
-        raise typer.BadParameter(f"{shown(url)!r} is no log; it is {FORMS}", param_hint=option)
-
-
 def _path(log: str) -> Path:
-    _check(log, "--log")
+    check_log(log, "--log")
     if not log.startswith(SQLITE):
         raise typer.BadParameter(
             "This is for SQLite; PostgreSQL has tools of its own", param_hint="--log"

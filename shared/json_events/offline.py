@@ -9,7 +9,8 @@ from shared.json_events.exporting import Format, export_log
 from shared.json_events.importing import ImportRefused, import_events
 from shared.json_events.reading import events_in
 from shared.log.log import OutcomeUnknown
-from shared.log.opening import FORMS, may_be_there, names_a_log, open_log
+from shared.log.opening import FORMS, may_be_there, open_log
+from shared.log.options import check_log
 from shared.process import die_of_unknown_outcome, run
 from shared.service_log import LogLevel
 
@@ -32,7 +33,7 @@ def export_command(log: LogOption, form: FormatOption = Format.JSON) -> None:
 
     On the log itself: the service must not be running. From a running one: tidemark export.
     """
-    _check(log)
+    check_log(log, "--log")
     if not may_be_there(log):
         raise typer.BadParameter(f"There is no {log}", param_hint="--log")
     run("export", _export(log, form), LogLevel.WARNING)
@@ -45,17 +46,12 @@ def import_command(file: FileArgument, log: LogOption) -> None:
     versions and times stay; positions too, unless the log already goes beyond them. What is there
     already is left as it is. Two older formats are read as well.
     """
-    _check(log)
+    check_log(log, "--log")
     try:
         run("import", _import(log, file), LogLevel.WARNING)
     except ImportRefused as refused:
         sys.stderr.write("\n".join([*refused.problems, "Nothing was imported.\n"]))
         raise typer.Exit(1) from refused
-
-
-def _check(url: str) -> None:
-    if not names_a_log(url):
-        raise typer.BadParameter(f"{url!r} is no log; it is {FORMS}", param_hint="--log")
 
 
 async def _export(url: str, form: Format) -> None:
