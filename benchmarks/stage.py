@@ -2,12 +2,13 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 from benchmarks.errors import BenchmarkFailed
 from benchmarks.measurement import Conditions
+from examples.postgres import PostgresServer, postgres_server
 from examples.services import Service
 
 
@@ -55,8 +56,16 @@ class Stage:
         """The reference for calls: see `benchmarks.empty_server`."""
         return await self.start("benchmarks.empty_server")
 
+    async def start_postgres(self, settings: Mapping[str, str]) -> PostgresServer:
+        """A PostgreSQL server with its data in the stage's folder, if everybody can reach that."""
+        server = postgres_server(settings, within=self.folder)
+        return await asyncio.to_thread(self._stack.enter_context, server)
+
     async def start_command_service(self, *options: str) -> Service:
-        """A command service with its log, new or prepared, in `log_folder`."""
+        """A command service with its log, new or prepared, in `log_folder`.
+
+        Options come last: with `--log` it has another one.
+        """
         url = f"sqlite:{self.log_folder / 'log.db'}"
         return await self.start(
             "command_service", "--listen", "127.0.0.1:0", "--log", url, *options

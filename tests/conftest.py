@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from examples.postgres import postgres_server
 from tests.postgres.databases import Databases
-from tests.postgres.server import postgres_server
 
 GIVEN_URL = "TIDEMARK_TEST_POSTGRES_URL"
 """Of a database in which the tests may make schemas, instead of a server of their own."""

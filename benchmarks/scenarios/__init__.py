@@ -5,6 +5,7 @@ from benchmarks.scenarios.bulk import BULK
 from benchmarks.scenarios.commands import COMMANDS
 from benchmarks.scenarios.growth import GROWTH
 from benchmarks.scenarios.peers import PEERS
+from benchmarks.scenarios.postgres import POSTGRES
 from benchmarks.scenarios.queries import QUERIES
 from benchmarks.scenarios.replica import REPLICA
 from benchmarks.scenarios.soak import SOAK
@@ -16,6 +17,7 @@ GROUPS: tuple[Group, ...] = (
     COMMANDS,
     BULK,
     PEERS,
+    POSTGRES,
     REPLICA,
     QUERIES,
     SUBSCRIBERS,

