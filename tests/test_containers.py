@@ -68,6 +68,18 @@ def services() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
+def on_postgres() -> dict[str, Any]:
+    """Compose's services of the profile `postgres`, likewise."""
+    config = run(
+        *(BIN / "docker-compose", "-f", COMPOSE, "--profile", "postgres"),
+        *("config", "--format=json"),
+        env=NO_ENGINE,
+    )
+    expanded: dict[str, Any] = json.loads(config.stdout)["services"]
+    return {name: each for name, each in expanded.items() if each.get("profiles") == ["postgres"]}
+
+
+@pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built in isolation from what the image is built from."""
     folder = tmp_path_factory.mktemp("wheel")
@@ -197,6 +209,60 @@ def test_what_a_service_keeps_is_on_a_named_volume(services: dict[str, Any]) -> 
         assert service["environment"][kept[name]].removeprefix("sqlite:").startswith(f"{DATA}/")
         volumes.add(volume["source"])
     assert len(volumes) == len(services)
+
+
+def test_the_profile_has_a_database_and_two_of_each_service(on_postgres: dict[str, Any]) -> None:
+    database = on_postgres["postgres"]
+    ours = {name: service for name, service in on_postgres.items() if name != "postgres"}
+    kinds = sorted(name.rpartition("-")[0] for name in ours)
+    assert kinds == ["postgres-command"] * 2 + ["postgres-query"] * 2
+    assert {service["image"] for service in ours.values()} == {f"tidemark:{VERSION}"}
+    # Whichever of them is started builds it.
+    assert all(
+        ("build" in service) == (service["command"][0] == "command_service")
+        for service in ours.values()
+    )
+    assert re.fullmatch(r"postgres:\d+-\w+", database["image"])
+    assert database["healthcheck"]["test"][:2] == ["CMD", "pg_isready"]
+    assert "ports" not in database
+    volumes = [database["volumes"][0]["source"]]
+    published = []
+    for service in ours.values():
+        (port,) = service["ports"]
+        assert port["host_ip"] == "127.0.0.1"
+        assert service["environment"]["TIDEMARK_LISTEN"] == f"0.0.0.0:{port['target']}"
+        assert service["healthcheck"]["test"][-1] == f"127.0.0.1:{port['target']}"
+        published.append(port["published"])
+        volumes += [volume["source"] for volume in service.get("volumes", ())]
+    assert len({*published, "50051", "50052"}) == 6
+    assert len(set(volumes)) == 3
+
+
+async def test_the_installed_services_run_on_postgres_as_compose_runs_them(
+    on_postgres: dict[str, Any], installed: Path, postgres_url: str, tmp_path: Path
+) -> None:
+    database = on_postgres["postgres"]["environment"]
+    named = "postgresql://{POSTGRES_USER}:{POSTGRES_PASSWORD}@postgres:5432/{POSTGRES_DB}"
+    place = {named.format(**database): postgres_url}
+
+    async with (
+        container(on_postgres["postgres-command-1"], installed, tmp_path / "1", place) as one,
+        container(on_postgres["postgres-command-2"], installed, tmp_path / "2", place) as other,
+    ):
+        upstream = {"postgres-command-2:50051": other.service.address}
+        config = on_postgres["postgres-query-2"]
+        async with container(config, installed, tmp_path / "query", upstream) as query:
+            for each in (one, other, query):
+                assert await each.probe() == (0, f"{each.service.address}: SERVING\n")
+            commands = CommandClient(one.service.address)
+            queries = QueryClient(query.service.address)
+            receipt = await commands.users.Create(CreateUser(user_id="u", username="Ada"))
+            response = await queries.users.GetUser(
+                GetUserRequest(user_id="u", min_position=receipt.position)
+            )
+            assert response.user.username == "Ada"
+            await queries.channel.close()
+            await commands.channel.close()
 
 
 def test_the_image_has_the_environment_and_a_user_who_is_not_root() -> None:
