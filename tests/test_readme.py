@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from examples.services import Service
+from shared.log.opening import names_a_log
+from shared.log.sqlite import SqliteLog
+from tests.log.builders import commit, ship
 from tests.services.caller import Caller
 from tests.services.deployment import Deployment, deployment
 from tidemark.v1.ship_pb2 import DepartShip, DockShip, GetShipRequest, LoadCargo, RegisterShip
@@ -170,6 +174,41 @@ def test_the_container_snippet_fits_the_compose_file() -> None:
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert set(listed.stdout.split()) == {"command-service", "query-service"}
+
+
+async def test_a_log_is_copied_as_the_readme_says(postgres_url: str, tmp_path: Path) -> None:
+    [snippet] = [each for each in snippets() if each.kind == "sh copy"]
+    log = await SqliteLog.open(tmp_path / "data" / "log.db")
+    await log.append([commit(ship(), events=3)])
+    await log.close()
+    script = re.sub(r"postgresql://\S+", f"'{postgres_url}'", snippet.content)
+
+    done = await asyncio.to_thread(
+        subprocess.run,
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+        env={**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"},
+    )  # fmt: skip
+
+    assert "has position 3" in done.stdout
+
+
+def test_the_container_snippet_of_the_profile_fits_the_compose_file() -> None:
+    [snippet] = [each for each in snippets() if each.kind == "sh docker postgres"]
+    *command, first, last = snippet.content.split()
+    assert command == ["docker", "compose", "--profile", "postgres", "up", "--build"]
+    listed = subprocess.run(
+        [BIN / "docker-compose", "--profile", "postgres", "config", "--services"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert {first, last} <= set(listed.stdout.split())
+
+
+def test_the_url_that_the_readme_serves_from_is_one() -> None:
+    [snippet] = [each for each in snippets() if each.kind == "sh serve"]
+    *command, url = shlex.split(snippet.content)
+    assert command == ["python", "-m", "command_service", "serve", "--log"]
+    assert names_a_log(url)
 
 
 async def test_the_lighthouse_can_be_added_as_the_readme_says(tmp_path: Path) -> None:
