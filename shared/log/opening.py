@@ -4,7 +4,7 @@ from pathlib import Path
 
 from shared.log.log import EventLog
 from shared.log.postgres import PostgresLog
-from shared.log.postgres.connecting import without_password
+from shared.log.postgres.connecting import is_well_formed, without_password
 from shared.log.sqlite import SqliteLog
 
 SQLITE = "sqlite:"
@@ -14,7 +14,9 @@ FORMS = "sqlite:PATH or postgresql://USER@HOST/DATABASE"
 
 def names_a_log(url: str) -> bool:
     """Whether there can be a log of that URL."""
-    return url.startswith((SQLITE, *POSTGRES)) and url not in {SQLITE, *POSTGRES}
+    if url.startswith(SQLITE):
+        return url != SQLITE
+    return url.startswith(POSTGRES) and url not in POSTGRES and is_well_formed(url)
 
 
 def may_be_there(url: str) -> bool:

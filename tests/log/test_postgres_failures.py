@@ -8,6 +8,7 @@ import pytest
 
 from examples.postgres import PostgresServer, postgres_server
 from shared.errors import Unavailable
+from shared.log import postgres
 from shared.log.log import Committed, OutcomeUnknown
 from shared.log.postgres import PostgresLog, connecting, listening, writing
 from shared.log.postgres.connecting import SETTINGS
@@ -156,20 +157,20 @@ async def test_a_server_that_can_lose_what_it_has_acknowledged_is_refused(
 async def test_a_receipt_waits_for_the_standby_whatever_the_time_limits(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(SETTINGS, "statement_timeout", "100ms")
+    monkeypatch.setitem(SETTINGS, "statement_timeout", "1s")
     async with opened(url) as log:
         await log.append([commit(ship())])
         await alter(url, "SET synchronous_standby_names = 'absent'")
         try:
             appending = asyncio.create_task(log.append([commit(ship(), 1)]))
             waits = "EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
-            await until(url, waits + " AND now() - query_start > '500ms')")
+            await until(url, waits + " AND now() - query_start > '1200ms')")
             assert not appending.done()
             assert log.head.position == 1
 
             # Nor does it end because its caller has gone.
             appending.cancel()
-            await until(url, waits + " AND now() - query_start > '800ms')")
+            await until(url, waits + " AND now() - query_start > '1500ms')")
             assert log.head.position == 1
         finally:
             await alter(url, "RESET ALL")
@@ -274,6 +275,29 @@ async def test_a_server_that_falls_silent_is_asked_on_another_connection(
         with pytest.raises(Unavailable):
             await asyncio.wait_for(log.append([commit(ship(), 1)]), LONG_S)
         assert await log.append([commit(ship(), 1)]) == [Committed(2)]
+
+
+async def test_who_reads_does_not_wait_for_a_silent_server_without_end(
+    url: str, server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "ANSWER_S", 0.3)
+    async with through_proxy(url, server) as (log, proxy):
+        assert len(await log.read_aggregate(ship())) == 1
+        proxy.set(Mode.SILENT)
+        proxy.set(Mode.PASS)
+
+        with pytest.raises(Unavailable):
+            await asyncio.wait_for(log.read_aggregate(ship()), PATIENCE_S)
+        assert len(await asyncio.wait_for(log.read_aggregate(ship()), PATIENCE_S)) == 1
+
+        # Nor does who closes the log.
+        proxy.set(Mode.SILENT)
+        reading = asyncio.create_task(log.read_aggregate(ship()))
+        await asyncio.sleep(0)
+        await asyncio.wait_for(log.close(), LONG_S)
+        with pytest.raises(Unavailable):
+            await reading
+        proxy.set(Mode.PASS)
 
 
 async def test_an_outcome_that_cannot_be_found_out_is_unknown(

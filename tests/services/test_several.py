@@ -139,6 +139,7 @@ async def test_the_other_goes_on_when_one_is_killed(deployed: Several) -> None:
     [
         ("postgresql://ada:secret@127.0.0.1:1/log", 1, ("LOG_UNAVAILABLE",)),
         ("postgresql://", 2, ("no log", "sqlite:PATH")),
+        ("postgresql://ada:secret@127.0.0.1:none/log", 2, ("no log",)),
         ("mysql://ada:secret@127.0.0.1/log", 2, ("no log", "postgresql://")),
     ],
 )

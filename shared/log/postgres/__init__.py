@@ -23,11 +23,13 @@ from shared.log.log import (
 )
 from shared.log.postgres import reading
 from shared.log.postgres.connecting import (
+    ANSWER_S,
     CLOSE_S,
     Connection,
     Database,
     Pool,
     borrowed,
+    close,
     settle,
 )
 from shared.log.postgres.listening import Listener
@@ -98,8 +100,9 @@ class PostgresLog:
             channel = await connection.fetchval("SELECT 'tidemark_' || 'log_head'::regclass::oid")
         finally:
             await connection.close(timeout=CLOSE_S)
-        readers = await database.pool(READERS, prepare)
-        writers = await database.pool(WRITERS, prepare)
+        readers = await database.pool(READERS, prepare, ANSWER_S)
+        # A commit takes the time that it takes.
+        writers = await database.pool(WRITERS, prepare, None)
         writer = Writer(writers, signal, channel, clock)
         return cls(signal, readers, writers, writer, Listener(database, prepare, signal, channel))
 
@@ -207,7 +210,7 @@ class PostgresLog:
         self._listening.cancel()
         await asyncio.gather(self._listening, *self._writing, return_exceptions=True)
         for pool in (self._readers, self._writers):
-            await pool.close()
+            await close(pool)
 
     async def _undisturbed(self, write: Coroutine[Any, Any, T]) -> T:
         """Lets a write end, and be known of, though its caller gives up."""

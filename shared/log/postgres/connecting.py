@@ -1,6 +1,7 @@
 """Connections to PostgreSQL: bounded in number and in time, and none to a server that forgets."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeAlias
@@ -26,6 +27,9 @@ CONNECT_S = 3.0
 
 READY_S = 10.0
 """For a new connection to be shown that the server can commit."""
+
+ANSWER_S = 15.0
+"""For a statement that only reads, when the server does not even say that it took too long."""
 
 CLOSE_S = 2.0
 
@@ -76,11 +80,12 @@ class Database:
         self._urls = _one_for_each_host(url)
         self._allow_data_loss = allow_data_loss
 
-    async def connect(self, prepare: Preparation) -> Any:
+    async def connect(self, prepare: Preparation, answer_s: float | None = ANSWER_S) -> Any:
         """A connection to the first host that has what is asked for.
 
         Args:
             prepare: a host where it fails is not taken.
+            answer_s: the longest that a statement may take, or it is cancelled; None: any time.
 
         Raises:
             TidemarkError: there is none.
@@ -88,7 +93,9 @@ class Database:
         failures: list[Exception] = []
         for url in self._urls:
             try:
-                connection = await asyncpg.connect(url, timeout=CONNECT_S, server_settings=SETTINGS)
+                connection = await asyncpg.connect(
+                    url, timeout=CONNECT_S, command_timeout=answer_s, server_settings=SETTINGS
+                )
                 try:
                     async with asyncio.timeout(READY_S):
                         await self._check(connection)
@@ -108,11 +115,11 @@ class Database:
                 raise failure
         raise Unavailable("LOG_UNAVAILABLE", "The database does not answer") from failures[-1]
 
-    async def pool(self, size: int, prepare: Preparation) -> Pool:
+    async def pool(self, size: int, prepare: Preparation, answer_s: float | None) -> Pool:
         """Up to so many connections; none is made before it is needed."""
 
         async def connect(*_: object, **__: object) -> Any:
-            return await self.connect(prepare)
+            return await self.connect(prepare, answer_s)
 
         return await asyncpg.create_pool(min_size=0, max_size=size, connect=connect, reset=_keep)
 
@@ -185,10 +192,28 @@ def translated(error: BaseException) -> TidemarkError:
             return Unavailable("LOG_UNAVAILABLE", "The database does not answer")
 
 
+async def close(pool: Pool) -> None:
+    """Closes a pool; whoever has a connection still is not waited for without end."""
+    try:
+        async with asyncio.timeout(CLOSE_S):
+            await pool.close()
+    except TimeoutError:
+        logger.warning("connections_cut_off", after_s=CLOSE_S)
+
+
+def is_well_formed(url: str) -> bool:
+    """Whether it names a host, or several, with ports that there can be."""
+    try:
+        for each in _one_for_each_host(url):
+            _ = urlsplit(each).port
+    except ValueError:
+        return False
+    return True
+
+
 def without_password(url: str) -> str:
-    """The URL as it may be shown."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    """The URL, well formed or not, as it may be shown."""
+    return re.sub("//.*@", "//", url.partition("?")[0])
 
 
 def _one_for_each_host(url: str) -> Sequence[str]:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -25,7 +25,8 @@ OPTIMISTIC_ATTEMPTS = 3
 """After so many that another writer was faster at, the head is locked before all else."""
 
 SILENCE_S = 20.0
-"""After which a server that does not answer a commit is asked on another connection."""
+"""After which a connection on which there is no answer is given up, and the server asked on another
+what became of a commit."""
 
 RESOLVE_S = 60.0
 RETRY_S = 0.2
@@ -122,6 +123,8 @@ TAKE_RECEIPTS = """
 """
 
 Batch = Group | Copied
+BatchT = TypeVar("BatchT", Group, Copied)
+T = TypeVar("T")
 
 logger = structlog.get_logger(__name__)
 
@@ -164,7 +167,8 @@ class Writer:
     async def keep(self, snapshots: Mapping[AggregateKey, Snapshot]) -> None:
         """See `EventLog.keep`."""
         async with borrowed(self._pool) as connection:
-            await connection.execute(KEEP, *_columns_of(snapshots))
+            columns = _columns_of(snapshots)
+            await _unless_silent(connection, connection.execute(KEEP, *columns))
 
     async def _appended(self, connection: Connection, commits: Sequence[Commit]) -> Group:
         """The commits, with the outcomes that they have had."""
@@ -175,7 +179,7 @@ class Writer:
                 # Nothing to write: it only has to be true of the log at one moment.
                 if known.is_confirmed:
                     return group
-                known = await self._look(connection, group)
+                known = await _unless_silent(connection, self._look(connection, group))
                 continue
             found = await self._answer(group, connection, self._write(connection, group))
             if found is None:
@@ -187,23 +191,18 @@ class Writer:
         self, connection: Connection, commits: Sequence[Commit]
     ) -> Group:
         """The same in several round trips, during which nobody else commits."""
-        transaction = connection.transaction()
-        await transaction.start()
-        try:
+
+        async def begun() -> Group:
             await connection.execute(LOCK)
             assumed = Group(commits, Known.assumed(commits, Head(), 0), 0)
             group = Group(commits, await self._look(connection, assumed), self._clock())
             await self._write(connection, group)
-        except BaseException:
-            await transaction.rollback()
-            raise
-        await self._answer(group, connection, transaction.commit())
-        return group
+            return group
+
+        return await self._transacted(connection, begun)
 
     async def _copied(self, connection: Connection, copied: Copied, digest: bytes) -> None:
-        transaction = connection.transaction()
-        await transaction.start()
-        try:
+        async def begun() -> Copied:
             await connection.execute(LOCK)
             copied.follow(await self._look(connection, copied), digest)
             if copied.known.receipts:
@@ -211,10 +210,24 @@ class Writer:
                 tenant_ids, command_ids = _columns(copied.known.receipts, 2)
                 await connection.execute(TAKE_RECEIPTS, tenant_ids, command_ids)
             await self._write(connection, copied)
+            return copied
+
+        await self._transacted(connection, begun)
+
+    async def _transacted(
+        self, connection: Connection, work: Callable[[], Coroutine[Any, Any, BatchT]]
+    ) -> BatchT:
+        """Commits what the work has written."""
+        transaction = connection.transaction()
+        await _unless_silent(connection, transaction.start())
+        try:
+            batch = await _unless_silent(connection, work())
         except BaseException:
-            await transaction.rollback()
+            if not connection.is_closed():
+                await _unless_silent(connection, transaction.rollback())
             raise
-        await self._answer(copied, connection, transaction.commit())
+        await self._answer(batch, connection, transaction.commit())
+        return batch
 
     async def _look(self, connection: Connection, batch: Batch) -> Known:
         """What is true of the log at this moment."""
@@ -254,13 +267,8 @@ class Writer:
             Unavailable: the connection was lost; nothing was written, and nothing will be.
             OutcomeUnknown: it was lost, and the database cannot be asked what became of it.
         """
-        answering = asyncio.create_task(commit)
-        await asyncio.wait({answering}, timeout=SILENCE_S)
-        if not answering.done():
-            # Not cancelled: that could end the server's wait for its standby, as a success.
-            connection.terminate()
         try:
-            return await answering
+            return await _unless_silent(connection, commit)
         except LOST as error:
             logger.warning("commit_unanswered", position=batch.head.position, why=str(error))
         if not await self._resolve(batch):
@@ -333,6 +341,18 @@ def _columns_of(snapshots: Mapping[AggregateKey, Snapshot]) -> list[list[Any]]:
 
 def _id_of(row: Row) -> str | None:
     return None if row.command is None else row.command.command_id
+
+
+async def _unless_silent(connection: Connection, work: Coroutine[Any, Any, T]) -> T:
+    """What comes of some work on a connection, which is given up if that takes too long.
+
+    Given up, not cancelled: that could end the server's wait for its standby, as a success.
+    """
+    working = asyncio.create_task(work)
+    await asyncio.wait({working}, timeout=SILENCE_S)
+    if not working.done():
+        connection.terminate()
+    return await working
 
 
 def _assumptions(batch: Batch, *, nothing_known: bool = False) -> list[list[Any]]:
