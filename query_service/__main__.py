@@ -13,6 +13,7 @@ from query_service.past import Past
 from query_service.projection_service import Projections
 from query_service.projections import PROJECTIONS
 from query_service.projector import Projector
+from query_service.relay.commands import parked_command, relay_command
 from query_service.replay import Replay
 from query_service.replica import Replica
 from query_service.verifying import verify_store
@@ -48,6 +49,8 @@ DEFAULT_STORE = Path("data/query")
 
 logger = structlog.get_logger(NAME)
 app = typer.Typer(no_args_is_help=True, add_completion=False)
+app.command("relay")(relay_command)
+app.command("parked")(parked_command)
 
 
 @app.callback()
