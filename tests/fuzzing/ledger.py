@@ -2,12 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 
-from tests.history.on_log import (
-    commands_are_whole,
-    positions_increase,
-    the_domain_is_obeyed,
-    versions_have_no_gap,
-)
+from tests.history.on_domain import the_domain_is_obeyed
+from tests.history.on_log import commands_are_whole, positions_increase, versions_have_no_gap
 from tests.history.timeline import Timeline
 from tests.services.deployment import CommandClient
 from tests.services.histories import WholeLog

@@ -17,32 +17,40 @@ The invariants, by number:
 13. The digest chain verifies, in the log and in every replica.
 14. After the last fault everything is back to normal, unattended, within seconds.
 
-In time it is linear in the history's length, but for sorting and looking up positions.
+Refusals are judged by the services' own `decide`, and states by their own `evolve`: here it is
+about moments. That these two are right, `tests/domain` holds by themselves; and that every event
+could happen where it did, and changed what it says, `tests.history.on_domain` by rules of its own.
+
+In time it is linear in the history's length, but for sorting and looking up positions: an answer
+costs what it shows, a subscription the events that its checkpoints passed, and a refusal the
+versions that its aggregate may have had during the call.
 """
 
-from collections.abc import Iterator
 from itertools import chain
 
-from tests.history.on_commands import (
-    Commands,
-    acknowledged_events_are_there,
-    commands_have_one_effect,
-    effects_were_asked_for,
-    positions_follow_time,
-)
+from tests.history.commands import Commands
+from tests.history.on_domain import the_domain_is_obeyed
+from tests.history.on_effects import commands_have_one_effect, effects_were_asked_for
+from tests.history.on_lists import lists_are_true, views_equal_the_fold
 from tests.history.on_log import (
     commands_are_whole,
     copies_verify,
+    digests_are_the_logs,
     positions_increase,
-    the_domain_is_obeyed,
     versions_have_no_gap,
 )
-from tests.history.on_queries import answers_are_true, views_equal_the_fold
-from tests.history.on_readers import (
-    deliveries_are_the_log,
-    replays_are_the_log,
-    watches_move_forward,
+from tests.history.on_positions import (
+    answers_come_up_to_min_position,
+    positions_follow_time,
+    readers_stay_within_the_log,
 )
+from tests.history.on_receipts import acknowledged_events_are_there, commands_have_one_receipt
+from tests.history.on_recovery import commands_came_to_an_end, recovered
+from tests.history.on_refusals import refusals_are_true
+from tests.history.on_replays import replays_are_the_log
+from tests.history.on_states import absences_are_true, states_are_true
+from tests.history.on_subscriptions import deliveries_are_the_log
+from tests.history.on_watches import watches_move_forward
 from tests.history.recorded import History
 from tests.history.timeline import Timeline
 from tests.history.violation import Violation
@@ -58,27 +66,25 @@ def check(history: History) -> list[Violation]:
         chain(
             acknowledged_events_are_there(commands),
             commands_have_one_effect(commands),
+            commands_have_one_receipt(commands),
             versions_have_no_gap(timeline),
             the_domain_is_obeyed(timeline),
             commands_are_whole(timeline),
             effects_were_asked_for(commands),
             positions_follow_time(commands),
+            readers_stay_within_the_log(commands),
+            refusals_are_true(commands),
             deliveries_are_the_log(history, timeline),
-            replays_are_the_log(history, timeline),
-            answers_are_true(history, timeline),
-            watches_move_forward(history, timeline),
+            replays_are_the_log(history, timeline, commands.visible_by),
+            answers_come_up_to_min_position(history, timeline),
+            states_are_true(history, timeline, commands.visible_by),
+            absences_are_true(history, timeline, commands.visible_by),
+            watches_move_forward(history, timeline, commands.visible_by),
+            lists_are_true(history, timeline),
             views_equal_the_fold(history, timeline),
             copies_verify(history, timeline),
-            _recovered(history),
+            digests_are_the_logs(history, timeline),
+            recovered(history.recovery),
+            commands_came_to_an_end(commands),
         )
     )
-
-
-def _recovered(history: History) -> Iterator[Violation]:
-    """14: see above."""
-    recovery = history.recovery
-    if recovery.seconds > recovery.limit:
-        sentence = f"It took {recovery.seconds:.1f} s to recover, and {recovery.limit:.0f} s are"
-        yield Violation(14, f"{sentence} allowed")
-    for ailment in recovery.ailments:
-        yield Violation(14, ailment)

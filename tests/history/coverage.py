@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 
-from tests.history.on_commands import RULES_OF, context_of
+from tests.history.commands import RULES_OF, context_of
 from tests.history.recorded import Call, Failure, History, Replayed, Unknown
 from tidemark.v1.command_pb2 import CommandReceipt
 
@@ -116,7 +116,9 @@ _OTHERS: Mapping[str, Callable[[History], int]] = {
         for subscription in history.subscriptions
     ),
     "a watch that showed a change": lambda history: sum(
-        len(connection) > 1 for watch in history.watches for connection in watch.connections
+        len(connection.responses) > 1
+        for watch in history.watches
+        for connection in watch.connections
     ),
     "a query during a rebuild": _queries_during_rebuilds,
 }

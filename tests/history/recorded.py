@@ -10,9 +10,13 @@ from dataclasses import dataclass, field
 
 import grpc
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from tidemark.v1.event_pb2 import EventFilter
 from tidemark.v1.query_pb2 import ReplayResponse
+
+PASSING = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED})
+"""Of a failure that says nothing of what was asked for: to be tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,7 @@ class Call:
     """A command or a query, with everything that it carried, and what came of it.
 
     A retry is a call of its own, with the same command_id. A command of a bulk stream is recorded
-    like any other, invoked when its request was written.
+    like any other, invoked when its request was written. What clients ask is of the right shape.
 
     Args:
         client: which of the clients; each has at most one call at a time, except in bulk.
@@ -50,6 +54,7 @@ class Call:
         ended: after the answer.
         answer: a CommandReceipt, or the query's response, if it was successful. Of Replay, what
             `Replayed` holds.
+        is_bulk: whether it was one of the commands of a bulk stream.
     """
 
     client: str
@@ -59,6 +64,7 @@ class Call:
     invoked: float
     ended: float
     answer: "Message | Replayed | Failure | Unknown"
+    is_bulk: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +102,35 @@ class Subscription:
         tenant_id: whose events; `*`: everybody's.
         event_filter: which of them.
         after_position: where the first connection began.
-        connections: each with the responses that came on it. The first resumes after
-            `after_position`, each later one after the last checkpoint before it.
+        from_time: or the moment from which on.
+        from_head: or whether it asked for what happens from now on; then `after_position` is what
+            its server had told it of before, on that very connection.
+        connections: each with the responses that came on it. The first begins as it was told to,
+            each later one resumes after the last checkpoint before it.
     """
 
     client: str
     tenant_id: str
     event_filter: EventFilter
     after_position: int = 0
+    from_time: Timestamp | None = None
+    from_head: bool = False
     connections: list[list[Delivery]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Watching:
+    """One connection of a watch.
+
+    Args:
+        min_position: that it asked for.
+        responses: what came on it, and when.
+        end: when and with what it broke; None: it did not, or without a word.
+    """
+
+    min_position: int
+    responses: list[tuple[float, Message]] = field(default_factory=list)
+    end: tuple[float, Failure | Unknown] | None = None
 
 
 @dataclass(slots=True)
@@ -115,13 +141,13 @@ class Watch:
         client: which of the clients.
         tenant_id: whose.
         request: of the first connection; later ones ask for the last position that was seen.
-        connections: each with what came on it, and when.
+        connections: one after the other.
     """
 
     client: str
     tenant_id: str
     request: Message
-    connections: list[list[tuple[float, Message]]] = field(default_factory=list)
+    connections: list[Watching] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Histories made by hand: what happened, told call by call, and then perhaps told wrongly."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -11,7 +12,7 @@ from shared.aggregates.aggregate import pack
 from shared.errors import TidemarkError
 from shared.log.log import AggregateKey, stamp
 from tests.history.checker import check
-from tests.history.on_commands import RULES_OF
+from tests.history.commands import RULES_OF, bare
 from tests.history.recorded import (
     Call,
     Delivery,
@@ -23,9 +24,11 @@ from tests.history.recorded import (
     Unknown,
     Views,
     Watch,
+    Watching,
 )
 from tests.history.timeline import Timeline
 from tests.history.violation import Violation
+from tests.services.commanding import code_of
 from tidemark.v1.command_pb2 import CommandContext, CommandReceipt
 from tidemark.v1.event_pb2 import EventFilter, RecordedEvent
 
@@ -56,7 +59,7 @@ class Story:
         self, command: Message, tenant_id: str = "red", answer: Answer | None = None, **context: Any
     ) -> Answer:
         """A command is executed and answered as it should be, or answered with something else."""
-        context.setdefault("command_id", self._new_id())
+        context.setdefault("command_id", self.new_id())
         asked = type(command)(context=CommandContext(**context))
         asked.MergeFrom(command)
         given = answer or self._executed(asked, tenant_id)
@@ -80,15 +83,16 @@ class Story:
     ) -> int:
         """An event comes into the log, whoever asked for it; its position."""
         event = RecordedEvent(
-            event_id=self._new_id(),
+            event_id=self.new_id(),
             tenant_id=key.tenant_id,
             aggregate_type=key.aggregate_type,
             aggregate_id=key.aggregate_id,
             version=version,
-            causation_id=command_id or self._new_id(),
             payload=pack(payload),
             **fields,
         )
+        event.causation_id = command_id or self.new_id()
+        event.correlation_id = event.correlation_id or event.causation_id
         position = self.head + 1
         self.records.append(stamp(event, position, position * SECOND))
         return position
@@ -110,16 +114,23 @@ class Story:
                 if tenant_id in {"*", event.tenant_id}
                 and (not wanted.aggregate_ids or event.aggregate_id in wanted.aggregate_ids)
             ]
-            digest = timeline.digests[position] if tenant_id == "*" else b""
+            is_whole = (tenant_id, wanted) == ("*", EventFilter())
+            digest = timeline.digests[position] if is_whole else b""
             delivery = Delivery(self._clock, tuple(events), position, digest, self.head)
             subscription.connections[start >= self.head // 2].append(delivery)
         self.history.subscriptions.append(subscription)
         return subscription
 
-    def is_watched(self, request: Message, *responses: Message) -> None:
-        """A watch shows these states."""
-        connection = [(self._clock, response) for response in responses]
-        self.history.watches.append(Watch("watcher", "red", request, [connection]))
+    def is_watched(self, request: Any, *connections: Sequence[Message]) -> None:
+        """A watch shows these states, on one connection after the other."""
+        watch = Watch("watcher", "red", request)
+        position = request.min_position
+        for responses in connections:
+            shown = [(self._clock, response) for response in responses]
+            watch.connections.append(Watching(position, shown))
+            last: Any = responses[-1]
+            position = last.position
+        self.history.watches.append(watch)
 
     def is_shown(self, request: Message, response: Message, rebuilt: Message) -> None:
         """A list was this in the end, and that after a rebuild."""
@@ -147,16 +158,17 @@ class Story:
         key = AggregateKey(tenant_id, rules.aggregate.name, aggregate_id)
         timeline = self.timeline
         version = timeline.version_at(key, self.head)
-        bare = type(command)()
-        bare.CopyFrom(command)
-        bare.ClearField("context")
+        context = command.context
+        if context.HasField("expected_version") and context.expected_version != version:
+            metadata = {"actual_version": str(version)}
+            return Failure(grpc.StatusCode.ABORTED, "WRONG_VERSION", metadata)
         try:
-            [payload] = rules.decide(timeline.state(key, version), bare)
+            [payload] = rules.decide(timeline.state(key, version), bare(command))
         except TidemarkError as error:
-            [code] = [each for each in grpc.StatusCode if each.value[0] == error.code]
-            return Failure(code, error.reason)
-        command_id = command.context.command_id
-        position = self.writes(payload, key, version + 1, command_id)
+            return Failure(code_of(error.code), error.reason)
+        command_id = context.command_id
+        correlation_id = context.correlation_id
+        position = self.writes(payload, key, version + 1, command_id, correlation_id=correlation_id)
         return CommandReceipt(
             command_id=command_id,
             aggregate_id=aggregate_id,
@@ -164,6 +176,7 @@ class Story:
             position=position,
         )
 
-    def _new_id(self) -> str:
+    def new_id(self) -> str:
+        """A UUID that nothing else has."""
         self._ids += 1
         return str(UUID(int=self._ids, version=4))

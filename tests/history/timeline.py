@@ -72,6 +72,13 @@ class Timeline:
         index = self.count(position) - 1
         return self.records[index] if index >= 0 and self.positions[index] == position else None
 
+    def is_folded(self, event: RecordedEvent) -> bool:
+        """Whether the event is in its aggregate's states, as all are that can follow."""
+        moments = self.moments.get(key_of(event), ())
+        return 0 < event.version <= len(moments) and (
+            moments[event.version - 1].position == event.position
+        )
+
     def position_at(self, time: int) -> int:
         """The last position recorded at or before a time; 0: there is none."""
         index = bisect_right(self.times, time)
@@ -91,6 +98,11 @@ class Timeline:
         if not 0 < version <= len(moments):
             return None
         return AGGREGATES[key.aggregate_type].state.FromString(moments[version - 1].state)
+
+
+def payload_of(event: RecordedEvent) -> Any:
+    """What happened, if it is an event that is folded."""
+    return AGGREGATES[event.aggregate_type].unpack(event)
 
 
 def key_of(event: RecordedEvent) -> AggregateKey:

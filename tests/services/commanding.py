@@ -20,11 +20,12 @@ CALL_S = 15.0
 
 AnyCommand = TypeVar("AnyCommand", bound=Message)
 
-_RPCS = {
+COMMAND_RPCS = {
     method.input_type.full_name: (stub, method.name)
     for stub, service in (("ships", SHIP_COMMANDS), ("users", USER_COMMANDS))
     for method in service.methods
 }
+"""The stub and the method that take a command."""
 
 
 def of(aggregate_id: str, command: AnyCommand, **context: Any) -> AnyCommand:
@@ -45,7 +46,7 @@ def send(
     wait_for_ready: bool | None = None,
 ) -> Any:
     """Calls the RPC that takes the command; to be awaited for its receipt."""
-    stub, method = _RPCS[command.DESCRIPTOR.full_name]
+    stub, method = COMMAND_RPCS[command.DESCRIPTOR.full_name]
     call = getattr(getattr(client, stub), method)
     return call(command, timeout=CALL_S, metadata=tenant(tenant_id), wait_for_ready=wait_for_ready)
 
@@ -82,7 +83,7 @@ def failure_in(status: Status) -> Failure:
     known = [*infos, *requests, *refusals, *retries]
     assert len(known) == len(status.details), "a detail of a kind that no client is told of"
     return Failure(
-        code=_code(status.code),
+        code=code_of(status.code),
         message=status.message,
         reason=info.reason,
         domain=info.domain,
@@ -126,6 +127,7 @@ def _unpacked(status: Status, detail_type: type[Message]) -> list[Any]:
     return found
 
 
-def _code(number: int) -> grpc.StatusCode:
+def code_of(number: int) -> grpc.StatusCode:
+    """The status code of that number."""
     [code] = [code for code in grpc.StatusCode if code.value[0] == number]
     return code

@@ -2,40 +2,33 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import Sequence
+from typing import Generic, TypeVar
 
 import grpc
 from google.protobuf.message import Message
-from google.rpc import error_details_pb2
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
 from shared.aggregates.aggregate import pack
-from shared.event_log_service import HEARTBEAT_S
-from tests.history.recorded import Call, Delivery, Failure, History, Replayed, Subscription, Unknown
-from tests.history.recorded import Watch as WatchRecord
-from tests.services.caller import RPC_OF
-from tests.services.deployment import (
-    SHIP_COMMANDS,
-    USER_COMMANDS,
-    CommandClient,
-    QueryClient,
-    tenant,
+from tests.history.recorded import (
+    PASSING,
+    Call,
+    Failure,
+    History,
+    Replayed,
+    Unknown,
 )
-from tidemark.internal.v1.stored_pb2 import StoredSubscribeResponse
+from tests.services.caller import RPC_OF
+from tests.services.commanding import COMMAND_RPCS, failure_in
+from tests.services.deployment import CommandClient, QueryClient, tenant
 from tidemark.v1.command_pb2 import CommandContext, CommandReceipt, ExecuteRequest
-from tidemark.v1.event_pb2 import SubscribeRequest
 from tidemark.v1.query_pb2 import ReplayRequest
-from tidemark.v1.ship_pb2 import WatchShipRequest
 
 CALL_S = 1.5
 """The longest that a client waits for an answer."""
 
 RETRY_S = 0.1
-SILENCE_S = 3 * HEARTBEAT_S
-"""After which a subscriber gives a stream up, and its connection."""
-
 MAX_UNANSWERED = 2
 """Calls in a row after which a client gives its connection up, as one without keepalive has to."""
 
@@ -45,16 +38,6 @@ UNDETERMINED = {
     grpc.StatusCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.CANCELLED,
 }
-PASSING = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED}
-"""Of a refusal that says nothing of the command: to be tried again."""
-
-COMMAND_RPCS = {
-    method.input_type.full_name: (stub, method.name)
-    for stub, service in (("ships", SHIP_COMMANDS), ("users", USER_COMMANDS))
-    for method in service.methods
-}
-CODES = {code.value[0]: code for code in grpc.StatusCode}
-
 
 Client = TypeVar("Client", bound=CommandClient | QueryClient)
 
@@ -128,7 +111,7 @@ class Recorder:
             )
             self.commands.heard()
         except grpc.aio.AioRpcError as error:
-            answer = _of_command(_failure_of(error))
+            answer = _of_command(failure_of(error))
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and within == CALL_S:
                 self.commands.unheard()
         except asyncio.CancelledError:
@@ -156,7 +139,7 @@ class Recorder:
         """Sends batches over one stream, each after the answer to the one before.
 
         Returns:
-            The commands whose outcome is unknown.
+            The commands whose outcome is not known.
         """
         call = self.commands.client.bulk.Execute(metadata=self.metadata, timeout=2 * CALL_S)
         unknown: list[Message] = []
@@ -174,37 +157,44 @@ class Recorder:
                         broken = "the stream ended"
                     else:
                         for command, result in zip(batch, response.results, strict=True):
-                            self._record(self.name, "command", command, invoked, _answer_in(result))
+                            self._record_in_bulk(command, invoked, _answer_in(result))
                         continue
                 # What is never sent is never recorded; of this batch nothing is known.
                 for command in batch:
-                    self._record(self.name, "command", command, invoked, Unknown(broken))
+                    self._record_in_bulk(command, invoked, Unknown(broken))
                 unknown.extend(batch)
         if not broken:
             await call.done_writing()
         call.cancel()
         return unknown
 
-    async def ask(self, request: Message, within: float = CALL_S) -> Message | Failure | Unknown:
+    async def ask(
+        self, request: Message, within: float = CALL_S
+    ) -> Message | Replayed | Failure | Unknown:
         """Asks the query service once."""
         stub, method = RPC_OF[request.DESCRIPTOR.full_name]
         call = getattr(getattr(self.queries.client, stub), method)(
             request, metadata=self.metadata, timeout=within
         )
         invoked = time.monotonic()
-        recorded: Message | Replayed | Failure | Unknown
+        answer: Message | Replayed | Failure | Unknown
         try:
             if isinstance(request, ReplayRequest):
-                recorded = Replayed(tuple([response async for response in call]))
+                answer = Replayed(tuple([response async for response in call]))
             else:
-                recorded = await call
+                answer = await call
             self.queries.heard()
         except grpc.aio.AioRpcError as error:
-            recorded = _failure_of(error)
+            answer = failure_of(error)
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 self.queries.unheard()
-        self._record(self.name, "query", request, invoked, recorded)
-        return Unknown("a replay") if isinstance(recorded, Replayed) else recorded
+        self._record(self.name, "query", request, invoked, answer)
+        return answer
+
+    def _record_in_bulk(
+        self, command: Message, invoked: float, answer: CommandReceipt | Failure | Unknown
+    ) -> None:
+        self._record(self.name, "command", command, invoked, answer, is_bulk=True)
 
     def _record(
         self,
@@ -213,115 +203,13 @@ class Recorder:
         request: Message,
         invoked: float,
         answer: Message | Replayed | Failure | Unknown,
+        *,
+        is_bulk: bool = False,
     ) -> None:
+        ended = time.monotonic()
         self.history.calls.append(
-            Call(name, server, self.tenant_id, request, invoked, time.monotonic(), answer)
+            Call(name, server, self.tenant_id, request, invoked, ended, answer, is_bulk)
         )
-
-
-class Subscriber:
-    """Follows a log across whatever breaks its stream.
-
-    Args:
-        subscription: what it wants; it writes there what comes.
-        line: to the service that it reads from.
-    """
-
-    def __init__(self, subscription: Subscription, line: Line[Any]) -> None:
-        self._subscription = subscription
-        self._line = line
-        self.position = subscription.after_position
-        self.last_error = ""
-        self.newest: Delivery | None = None
-        self._digest = b""
-
-    async def until(self, position: int, patience: int = 1_000_000) -> None:
-        """Reads until it has come to a position.
-
-        Args:
-            position: of its checkpoint.
-            patience: responses after which it drops the stream and comes back.
-        """
-        while self.position < position:
-            try:
-                await self._read(position, patience)
-            except grpc.aio.AioRpcError as error:
-                self.last_error = f"{error.code().name}: {error.details()}"
-            except TimeoutError:
-                self.last_error = "silence"
-                self._line.unheard(limit=1)
-            await asyncio.sleep(RETRY_S / 2)
-
-    async def _read(self, position: int, patience: int) -> None:
-        request = SubscribeRequest(
-            after_position=self.position,
-            after_digest=self._digest,
-            filter=self._subscription.event_filter,
-        )
-        metadata = tenant(self._subscription.tenant_id)
-        connection: list[Delivery] = []
-        self._subscription.connections.append(connection)
-        subscribe = self._line.client.channel.unary_stream(
-            "/tidemark.v1.EventLogService/Subscribe",
-            request_serializer=SubscribeRequest.SerializeToString,
-            response_deserializer=StoredSubscribeResponse.FromString,
-        )
-        stream = subscribe(request, metadata=metadata)
-        try:
-            while self.position < position and len(connection) < patience:
-                async with asyncio.timeout(SILENCE_S):
-                    response = await stream.read()
-                if not isinstance(response, StoredSubscribeResponse):
-                    return
-                checkpoint = response.checkpoint
-                self.newest = Delivery(
-                    time.monotonic(),
-                    tuple(response.events),
-                    checkpoint.position,
-                    checkpoint.digest,
-                    checkpoint.head_position,
-                )
-                connection.append(self.newest)
-                self.position = checkpoint.position
-                self._digest = checkpoint.digest
-        finally:
-            stream.cancel()
-
-
-async def watch(record: WatchRecord, line: Line[QueryClient]) -> None:
-    """Watches until cancelled, across whatever breaks the stream."""
-    method = record.request.DESCRIPTOR.name.removesuffix("Request")
-    seen = 0
-    while True:
-        request = type(record.request)()
-        request.CopyFrom(record.request)
-        request.MergeFrom(type(record.request)(min_position=seen))
-        connection: list[tuple[float, Message]] = []
-        record.connections.append(connection)
-        client = line.client
-        stub = client.ships if isinstance(request, WatchShipRequest) else client.users
-        call = getattr(stub, method)(request, metadata=tenant(record.tenant_id))
-        try:
-            async for response in _responses(call):
-                connection.append((time.monotonic(), response))
-                seen = response.position  # type: ignore[attr-defined]  # every answer has one
-        except grpc.aio.AioRpcError:
-            pass
-        except TimeoutError:
-            line.unheard(limit=1)
-        await asyncio.sleep(RETRY_S)
-
-
-async def _responses(call: grpc.aio.UnaryStreamCall[Message, Message]) -> AsyncIterator[Message]:
-    try:
-        while True:
-            async with asyncio.timeout(SILENCE_S):
-                response = await call.read()
-            if not isinstance(response, Message):
-                return
-            yield response
-    finally:
-        call.cancel()
 
 
 def is_final(answer: object) -> bool:
@@ -350,17 +238,14 @@ def _of_command(failure: Failure | Unknown) -> Failure | Unknown:
     return failure
 
 
-def _failure_of(error: grpc.aio.AioRpcError) -> Failure | Unknown:
+def failure_of(error: grpc.aio.AioRpcError) -> Failure | Unknown:
+    """What a call failed with."""
     status = rpc_status.from_call(error)  # type: ignore[arg-type]  # it reads what both have
     if status is None:
         return Unknown(f"{error.code().name}: {error.details()}")
     return _failure_in(status)
 
 
-def _failure_in(status: Status) -> Failure | Unknown:
-    code = CODES[status.code]
-    for detail in status.details:
-        info = error_details_pb2.ErrorInfo()
-        if detail.Unpack(info):
-            return Failure(code, info.reason, dict(info.metadata))
-    return Unknown(f"{code.name}: {status.message}")
+def _failure_in(status: Status) -> Failure:
+    failure = failure_in(status)
+    return Failure(failure.code, failure.reason, failure.metadata)

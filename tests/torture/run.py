@@ -29,15 +29,9 @@ from tests.history.recorded import (
 from tests.services.deployment import CommandClient, QueryClient
 from tests.torture.aftermath import PROJECTIONS, rebuild, survey
 from tests.torture.faults import Fault, Unnoticed
+from tests.torture.followers import Subscriber, watch
 from tests.torture.machine import MachineFailed
-from tests.torture.recorder import (
-    Line,
-    Recorder,
-    Subscriber,
-    command_id_of,
-    is_final,
-    watch,
-)
+from tests.torture.recorder import Line, Recorder, command_id_of, is_final
 from tests.torture.stage import Stage, TooSlow, stage
 from tests.torture.workload import RunFailed, Workload
 from tests.torture.world import HOT, TENANTS, World

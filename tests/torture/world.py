@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from tests.torture.recorder import COMMAND_RPCS
+from tests.services.commanding import COMMAND_RPCS
 from tidemark.v1.command_pb2 import CommandContext, CommandReceipt
 from tidemark.v1.ship_pb2 import DepartShip, DockShip, LoadCargo, RegisterShip, UnloadCargo
 from tidemark.v1.user_pb2 import ChangeUserBalance, CreateUser
