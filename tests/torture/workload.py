@@ -1,7 +1,7 @@
 """Clients of both domains who do everything at once that makes a history worth checking.
 
-Each has a deck of moves, one of each kind, which it shuffles and plays through again and again: so
-every kind of move is made in every run, in an order that the seed decides.
+Each writer has a deck of moves, one of each kind, which it shuffles and plays through again and
+again: so every kind of move is made in every run, in an order that the seed decides.
 """
 
 import asyncio
@@ -14,42 +14,31 @@ from uuid import UUID, uuid4
 from google.protobuf.message import Message
 
 from tests.history.recorded import Failure, Unknown
+from tests.torture.readers import Reader, Visitor
 from tests.torture.recorder import Recorder, command_id_of
 from tests.torture.world import (
     HOT,
+    ITEMS,
+    JOURNEYS,
     KNOWN,
+    MOVE_S,
     PORTS,
     WARM,
     Acknowledged,
     World,
     anything,
     creation,
+    id_of,
     kind_of,
     under,
     voyage,
 )
 from tidemark.v1.command_pb2 import CommandReceipt
-from tidemark.v1.query_pb2 import AsOf, ReplayRequest
-from tidemark.v1.ship_pb2 import (
-    DockShip,
-    GetShipRequest,
-    ListPortCargoRequest,
-    ListPortsRequest,
-    ListShipsRequest,
-)
-from tidemark.v1.user_pb2 import (
-    ChangeUserBalance,
-    DeleteUser,
-    GetUserRequest,
-    ListBalanceChangesRequest,
-    ListUsersRequest,
-)
+from tidemark.v1.ship_pb2 import DockShip, LoadCargo
+from tidemark.v1.user_pb2 import ChangeUserBalance, DeleteUser
 
 INSIST_S = 20.0
 """How long somebody who got no answer goes on asking."""
-
-MOVE_S = 0.004
-"""Between two moves of a client: to be many is what the clients are for, not to be fast."""
 
 
 class RunFailed(Exception):
@@ -62,10 +51,11 @@ Move = Callable[[], Awaitable[None]]
 class Writer:
     """A client that sends commands, and asks again what it got no answer to."""
 
-    def __init__(self, recorder: Recorder, world: World, seed: str) -> None:
+    def __init__(self, recorder: Recorder, world: World, seed: str, ids: random.Random) -> None:
         self._recorder = recorder
         self._world = world
         self._choose = random.Random(seed)  # noqa: S311  # no secret
+        self._ids = ids
         self._created = 0
         self.stopping = asyncio.Event()
 
@@ -83,6 +73,7 @@ class Writer:
             self._expect_right_version,
             self._expect_wrong_version,
             self._retry,
+            self._refused_first,
             self._at_once,
             self._reuse,
             self._validate,
@@ -101,9 +92,11 @@ class Writer:
 
     async def _do(self, command: Message, **context: object) -> Any:
         """Sends a command under an id of its own until its outcome is known."""
-        identified = under(command, command_id=self._new_id(), **context)
-        answer = await self._recorder.command(identified)
-        return await self._insist(identified, answer)
+        return await self._send(under(command, command_id=self._new_id(), **context))
+
+    async def _send(self, command: Message) -> Any:
+        """The same for a command that has an id."""
+        return await self._insist(command, await self._recorder.command(command))
 
     async def _insist(self, command: Message, answer: CommandReceipt | Failure | Unknown) -> Any:
         until = time.monotonic() + INSIST_S
@@ -113,7 +106,7 @@ class Writer:
         return answer
 
     def _new_id(self) -> str:
-        return str(UUID(int=self._choose.getrandbits(128), version=4))
+        return str(UUID(int=self._ids.getrandbits(128), version=4))
 
     def _earlier(self) -> Acknowledged | None:
         """A command of the clients' that had an effect, and an id to be repeated under."""
@@ -126,7 +119,8 @@ class Writer:
         await self._do(anything(self._choose, self._choose.choice(HOT)))
 
     async def _warm(self) -> None:
-        await self._do(anything(self._choose, self._choose.choice(WARM)))
+        command = anything(self._choose, self._choose.choice(WARM))
+        await self._do(command, correlation_id=self._choose.choice(JOURNEYS))
 
     async def _bulk(self) -> None:
         batches = [
@@ -153,16 +147,26 @@ class Writer:
 
     async def _expect_right_version(self) -> None:
         command = anything(self._choose, self._choose.choice(KNOWN))
-        key = kind_of(command), str(getattr(command, command.DESCRIPTOR.fields[0].name))
-        await self._do(command, expected_version=self._world.versions.get(key, 0))
+        version = self._world.versions.get((kind_of(command), id_of(command)), 0)
+        await self._do(command, expected_version=version)
 
     async def _expect_wrong_version(self) -> None:
         await self._do(anything(self._choose, self._choose.choice(KNOWN)), expected_version=10**6)
 
     async def _retry(self) -> None:
         if earlier := self._earlier():
-            answer = await self._recorder.command(earlier.command)
-            await self._insist(earlier.command, answer)
+            await self._send(earlier.command)
+
+    async def _refused_first(self) -> None:
+        """A command that is refused, and under the same id once there is no reason any more."""
+        self._created += 1
+        ship_id = f"late-{self._recorder.name}-{self._created}"
+        load = LoadCargo(ship_id=ship_id, item=self._choose.choice(ITEMS), quantity=1)
+        identified = under(load, command_id=self._new_id())
+        await self._do(creation("ships", ship_id, self._recorder.tenant_id))
+        await self._send(identified)
+        await self._do(DockShip(ship_id=ship_id, port=self._choose.choice(PORTS)))
+        await self._send(identified)
 
     async def _at_once(self) -> None:
         """One command under one id, three times at the same moment."""
@@ -194,6 +198,9 @@ class Writer:
         answer = await self._recorder.command(command)
         if isinstance(answer, CommandReceipt):
             self._world.note(command, answer)
+        elif isinstance(answer, Unknown):
+            # It cannot be asked for again; but it is decided before what is sent after it.
+            await self._hot()
 
     async def _hang_up(self) -> None:
         """Sends a command and does not wait for the answer; asks again later."""
@@ -212,57 +219,6 @@ class Writer:
         await self._do(ChangeUserBalance(user_id=user_id, balance_change=1))
 
 
-class Reader:
-    """A client that asks: now, as it was, after its own writes, in lists."""
-
-    def __init__(self, recorder: Recorder, world: World, seed: str) -> None:
-        self._recorder = recorder
-        self._world = world
-        self._choose = random.Random(seed)  # noqa: S311  # no secret
-
-    async def run(self) -> None:
-        """Asks until cancelled."""
-        while True:
-            for request in self._deck():
-                await self._recorder.ask(request)
-                await asyncio.sleep(MOVE_S)
-
-    def _deck(self) -> list[Message]:
-        known = self._choose.choice(KNOWN)
-        hot = self._choose.choice(HOT)
-        position = self._world.position
-        deck: list[Message] = [
-            GetShipRequest(ship_id=known),
-            GetUserRequest(user_id=known),
-            GetShipRequest(ship_id=known, min_position=position),
-            GetUserRequest(user_id=hot, min_position=position),
-            GetShipRequest(ship_id="absent-1", min_position=position),
-            ListShipsRequest(page_size=10, min_position=position),
-            ListShipsRequest(port=self._choose.choice(PORTS)),
-            ListUsersRequest(page_size=10),
-            ListPortsRequest(min_position=position),
-            ListPortCargoRequest(port=self._choose.choice(PORTS), min_position=position),
-            ListBalanceChangesRequest(user_id=hot, page_size=20),
-            ReplayRequest(aggregate_type="ship", aggregate_id=known, include_state=True),
-        ]
-        if position:
-            past = AsOf(position=self._choose.randint(1, position))
-            deck += [
-                GetShipRequest(ship_id=hot, as_of=past),
-                GetUserRequest(user_id=known, as_of=past),
-                GetShipRequest(ship_id=hot, as_of=AsOf(version=1), min_position=position),
-                ReplayRequest(aggregate_type="user", aggregate_id=hot, until=past),
-            ]
-        if self._world.times:
-            moment = AsOf(time=self._choose.choice(self._world.times))
-            deck += [
-                GetUserRequest(user_id=hot, as_of=moment),
-                GetShipRequest(ship_id=hot, as_of=moment),
-            ]
-        self._choose.shuffle(deck)
-        return deck
-
-
 class Workload:
     """All clients of a run.
 
@@ -279,12 +235,22 @@ class Workload:
         seed: int,
     ) -> None:
         self._writers = [
-            Writer(recorder(f"writer-{tenant}-{n}", tenant), world, f"{seed} {tenant} {n}")
+            Writer(
+                recorder(f"writer-{tenant}-{n}", tenant),
+                world,
+                f"{seed} {tenant} {n}",
+                # The same in every tenant.
+                random.Random(f"{seed} {n}"),  # noqa: S311  # no secret
+            )
             for tenant, world in worlds.items()
             for n in range(3)
         ]
         self._readers = [
             Reader(recorder(f"reader-{tenant}", tenant), world, f"{seed} {tenant}")
+            for tenant, world in worlds.items()
+        ]
+        self._visitors = [
+            Visitor(recorder(f"visitor-{tenant}", tenant), world, f"{seed} {tenant}")
             for tenant, world in worlds.items()
         ]
         self._founders = [
@@ -313,7 +279,8 @@ class Workload:
 
     def reading(self) -> list[Coroutine[Any, Any, None]]:
         """Those who go on until they are cancelled."""
-        return [each.run() for each in self._readers]
+        readers = [each.run() for each in self._readers]
+        return readers + [each.run() for each in self._visitors]
 
     def stop(self) -> None:
         """Has the writers finish."""

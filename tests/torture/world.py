@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from tests.services.commanding import COMMAND_RPCS
 from tidemark.v1.command_pb2 import CommandContext, CommandReceipt
 from tidemark.v1.ship_pb2 import DepartShip, DockShip, LoadCargo, RegisterShip, UnloadCargo
-from tidemark.v1.user_pb2 import ChangeUserBalance, CreateUser
+from tidemark.v1.user_pb2 import ChangeUserBalance, CreateUser, DeleteUser
 
 TENANTS = ("red", "blue")
 PORTS = ("Bergen", "Oslo", "Ålesund")
@@ -20,7 +20,13 @@ WARM = tuple(f"warm-{number}" for number in range(12))
 KNOWN = (*HOT, *WARM)
 """Ids of ships and of users alike, in both tenants."""
 
+JOURNEYS = ("journey-1", "journey-2")
+"""Correlation ids."""
+
 REMEMBERED = 200
+
+MOVE_S = 0.004
+"""Between two moves of a client: to be many is what the clients are for, not to be fast."""
 
 
 @dataclass
@@ -40,6 +46,8 @@ class World:
     """The newest version that somebody heard of, by kind of aggregate and id."""
     times: deque[Timestamp] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
     """Moments at which something happened."""
+    deleted: deque[CommandReceipt] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
+    """Of the users that are gone."""
 
     def note(self, command: Message, receipt: CommandReceipt) -> None:
         """Keeps in mind what a command did."""
@@ -48,6 +56,8 @@ class World:
         self.acknowledged.append(Acknowledged(command, receipt))
         key = kind_of(command), receipt.aggregate_id
         self.versions[key] = max(receipt.version, self.versions.get(key, 0))
+        if isinstance(command, DeleteUser):
+            self.deleted.append(receipt)
 
     @property
     def position(self) -> int:
