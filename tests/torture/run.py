@@ -346,15 +346,16 @@ def _is_acknowledged(call: Call) -> bool:
 
 
 def _outcomes(calls: list[Call]) -> tuple[set[str], set[str]]:
-    """The ids of commands of which one attempt stayed unanswered; and of those that are known."""
+    """The commands of which one attempt stayed unanswered; and those of them that are known."""
     unknown, known = set(), set()
     for call in calls:
         if call.server != "command" or not (command_id := command_id_of(call.request)):
             continue
+        command = f"{command_id} of {call.tenant_id}"
         if isinstance(call.answer, Unknown):
-            unknown.add(command_id)
+            unknown.add(command)
         elif is_final(call.answer):
-            known.add(command_id)
+            known.add(command)
     return unknown, unknown & known
 
 
