@@ -11,13 +11,7 @@ import grpc
 
 from benchmarks import users
 from benchmarks.clients import execute_all, head_position
-from benchmarks.completing import (
-    EVERY_TENANT,
-    SUBSCRIBE,
-    history_of,
-    repetition_of,
-    streamed,
-)
+from benchmarks.completing import SUBSCRIBE, history_of, repetition_of, streamed
 from benchmarks.driving import load_process, under_load
 from benchmarks.errors import BenchmarkFailed
 from benchmarks.live_orders import LiveOrder, LiveReport
@@ -29,6 +23,7 @@ from benchmarks.rounds import Notes
 from benchmarks.scenario import Comparison, Group, Scenario, Side
 from benchmarks.stage import Stage
 from examples.services import Service
+from shared.rpc import EVERY_TENANT
 from tidemark.v1.event_pb2 import EventFilter, SubscribeRequest, SubscribeResponse
 
 DEFAULT_TENANT = ""

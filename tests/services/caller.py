@@ -5,6 +5,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from shared.aggregates.aggregate import pack
+from shared.rpc import EVERY_TENANT
 from tests.services.deployment import (
     PROJECTIONS,
     REPLAY,
@@ -34,7 +35,7 @@ RPC_OF = {
     for client, service in QUERY_SERVICES.items()
     for method in service.methods
 }
-EVERY_TENANT = tenant("*")
+OF_EVERY_TENANT = tenant(EVERY_TENANT)
 
 
 class Caller:

@@ -5,7 +5,7 @@ from typing import Any
 
 from shared.aggregates.aggregate import Aggregate
 from shared.log.log import EMPTY_DIGEST, chain
-from tests.services.caller import DEADLINE_S, EVERY_TENANT
+from tests.services.caller import DEADLINE_S, OF_EVERY_TENANT
 from tests.services.deployment import CommandClient, QueryClient
 from tidemark.internal.v1.stored_pb2 import StoredSubscribeResponse
 from tidemark.v1.event_pb2 import Checkpoint, RecordedEvent, SubscribeRequest
@@ -55,7 +55,7 @@ class WholeLog:
             stop_at_head=True,
         )
         stream: Any = subscribe(
-            request, metadata=EVERY_TENANT, timeout=DEADLINE_S, wait_for_ready=True
+            request, metadata=OF_EVERY_TENANT, timeout=DEADLINE_S, wait_for_ready=True
         )
         async for response in stream:
             self.records += response.events

@@ -25,8 +25,6 @@ SERVICES = {
         "tidemark.v1.UserQueryService",
     ],
 }
-SERVING = health_pb2.HealthCheckResponse.SERVING
-NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 @contextlib.asynccontextmanager
@@ -38,14 +36,7 @@ async def channel_to(service: Service) -> AsyncIterator[grpc.aio.Channel]:
         yield channel
 
 
-async def health_of(channel: Any, service: str) -> int:
-    """How a service is, by its full name; "" is the whole server."""
-    stub: Any = health_pb2_grpc.HealthStub(channel)
-    request = health_pb2.HealthCheckRequest(service=service)
-    return int((await stub.Check(request, timeout=CALL_S)).status)
-
-
 def health_watch(channel: Any, service: str) -> Any:
-    """The same as a stream: a response now, and one at every change."""
+    """How a service is, by its full name: a response now, and one at every change."""
     stub: Any = health_pb2_grpc.HealthStub(channel)
     return stub.Watch(health_pb2.HealthCheckRequest(service=service), timeout=CALL_S)

@@ -9,9 +9,10 @@ from grpc import StatusCode
 
 from examples.services import Service
 from shared.aggregates.aggregate import pack
+from shared.rpc import EVERY_TENANT
 from tests.services.commanding import failure, of, send_all
 from tests.services.deployment import CommandClient, Deployment, tenant
-from tests.services.subscribing import EVERY_TENANT, reached, subscribed
+from tests.services.subscribing import reached, subscribed
 from tests.torture.proxy import Mode, Proxy
 from tidemark.v1.command_pb2 import ExecuteRequest
 from tidemark.v1.event_pb2 import SubscribeRequest

@@ -20,7 +20,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from examples.services import Service
 from tests.services.commanding import CALL_S, failure, failure_of, of, rpc_error, send
 from tests.services.deployment import CommandClient, Deployment, QueryClient, deployment
-from tests.services.serving import SERVICES, SERVING, channel_to, health_of
+from tests.services.health import SERVING, health_of
+from tests.services.serving import SERVICES, channel_to
 from tests.services.subscribing import reached, subscribed
 from tidemark.v1.event_pb2 import SubscribeRequest
 from tidemark.v1.ship_pb2 import DockShip, RegisterShip

@@ -15,7 +15,7 @@ from shared.aggregates.aggregate import Aggregate
 from shared.aggregates.ship import SHIP
 from shared.aggregates.user import USER
 from shared.log.log import time_of, timestamp_of
-from tests.services.caller import EVERY_TENANT, Caller, but
+from tests.services.caller import OF_EVERY_TENANT, Caller, but
 from tests.services.deployment import Deployment, details_of, reason_of
 from tests.services.histories import folded
 from tests.services.refusals import invalid, missing
@@ -553,7 +553,7 @@ async def test_another_tenants_aggregate_is_not_found(caller: Caller, shared: De
 
 @pytest.mark.parametrize("request_", QUERIES + STREAMS, ids=lambda each: type(each).__name__)
 async def test_no_query_is_for_every_tenant(caller: Caller, request_: Any) -> None:
-    caller.metadata = EVERY_TENANT
+    caller.metadata = OF_EVERY_TENANT
 
     with invalid("x-tenant-id"):
         await ask_any(caller, request_)

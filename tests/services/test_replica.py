@@ -19,7 +19,7 @@ from shared.aggregates.user import USER
 from shared.event_log_service import Origin
 from shared.log.log import timestamp_of
 from shared.log.memory import MemoryLog
-from tests.services.caller import EVERY_TENANT, Caller
+from tests.services.caller import OF_EVERY_TENANT, Caller
 from tests.services.deployment import (
     CommandClient,
     Deployment,
@@ -196,7 +196,7 @@ async def test_a_subscription_outlives_what_the_query_service_follows(
 ) -> None:
     await default.do(REGISTER)
     await caught_up(default)
-    stream = own.queries.log.Subscribe(SubscribeRequest(), metadata=EVERY_TENANT, timeout=30)
+    stream = own.queries.log.Subscribe(SubscribeRequest(), metadata=OF_EVERY_TENANT, timeout=30)
     seen = list((await stream.read()).events)
 
     await own.command.kill()
@@ -431,7 +431,7 @@ async def test_a_query_service_may_only_be_behind_who_is_ahead_of_it(
 
     for ahead in (1, 2**62):
         request = SubscribeRequest(after_position=caller.position + ahead)
-        stream: Any = shared.queries.log.Subscribe(request, metadata=EVERY_TENANT, timeout=10)
+        stream: Any = shared.queries.log.Subscribe(request, metadata=OF_EVERY_TENANT, timeout=10)
         with unavailable("LOG_BEHIND") as error:
             await stream.read()
         assert metadata_of(error.value)["head_position"] == str(caller.position)

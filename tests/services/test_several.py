@@ -11,7 +11,7 @@ import pytest_asyncio
 from google.protobuf.message import Message
 from grpc import StatusCode
 
-from tests.services.caller import EVERY_TENANT, Caller
+from tests.services.caller import OF_EVERY_TENANT, Caller
 from tests.services.commanding import CALL_S, failure, of, send
 from tests.services.deployment import CommandClient, reason_of
 from tests.services.histories import WholeLog
@@ -97,7 +97,7 @@ async def test_what_one_has_acknowledged_the_other_shows_at_once(deployed: Sever
     for number in range(50):
         receipt = await send(one, of(f"shown {number}", REGISTER))
         request = SubscribeRequest(after_position=receipt.position - 1, stop_at_head=True)
-        stream = other.log.Subscribe(request, metadata=EVERY_TENANT, timeout=CALL_S)
+        stream = other.log.Subscribe(request, metadata=OF_EVERY_TENANT, timeout=CALL_S)
         positions = [event.position async for each in stream for event in each.events]
         assert positions == [receipt.position]
 

@@ -13,10 +13,12 @@ from grpc import StatusCode
 from examples.services import Service
 from shared.aggregates.aggregate import pack
 from shared.client.stubs import Stub
+from shared.rpc import EVERY_TENANT
 from tests.services.commanding import CALL_S, failure_of, of, rpc_error, send
 from tests.services.deployment import CommandClient, Deployment
-from tests.services.serving import NOT_SERVING, SERVICES, SERVING, channel_to, health_watch
-from tests.services.subscribing import EVERY_TENANT, history, reached, read, subscribed
+from tests.services.health import NOT_SERVING, SERVING
+from tests.services.serving import SERVICES, channel_to, health_watch
+from tests.services.subscribing import history, reached, read, subscribed
 from tidemark.v1 import event_pb2
 from tidemark.v1.command_pb2 import CommandReceipt, ExecuteRequest
 from tidemark.v1.event_pb2 import SubscribeRequest

@@ -18,6 +18,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import StatusCode
 
 from shared.aggregates.aggregate import pack
+from shared.rpc import EVERY_TENANT
 from tests.services.commanding import (
     CALL_S,
     Failure,
@@ -29,7 +30,6 @@ from tests.services.commanding import (
 )
 from tests.services.deployment import CommandClient, Deployment, deployment, tenant
 from tests.services.subscribing import (
-    EVERY_TENANT,
     Subscription,
     history,
     payload_names,

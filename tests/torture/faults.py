@@ -19,8 +19,9 @@ from shared.log.sqlite.backup import back_up
 from shared.process import EXIT_OUTCOME_UNKNOWN
 from shared.verification import Verification
 from tests.services.deployment import CommandClient, QueryClient
+from tests.services.health import SERVING
 from tests.services.histories import WholeLog
-from tests.services.serving import SERVING, channel_to, health_watch
+from tests.services.serving import channel_to, health_watch
 from tests.services.subscribing import reached
 from tests.torture.faulty_disk import lose_power
 from tests.torture.machine import (
