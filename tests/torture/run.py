@@ -44,7 +44,7 @@ BEFORE_S = (0.3, 0.9)
 """From when all clients are at it until the fault."""
 
 AFTER_S = 0.3
-MOST_AFTER = 12
+MOST_AFTER = 40
 RECOVERY_S = 10.0
 GIVE_UP_S = 12.0
 END_S = 25.0
@@ -126,7 +126,7 @@ async def _play(
             await asyncio.sleep(choose.uniform(*BEFORE_S))
             await fault.strike(actors, choose)
             recovery = await _recovery(history, actors, seed)
-            starting_s = max(each.longest_start_s for each in actors.parties)
+            starting_s = max(each.longest_restart_s for each in actors.parties)
             history.recovery = replace(recovery, seconds=recovery.seconds + starting_s)
             await _until_everything_occurred(history)
             await clients.finish()

@@ -53,7 +53,7 @@ class Party:
         """See `tests.torture.shifted_clock`."""
         self.proxies = [proxy]
         self.service: Service
-        self.longest_start_s = 0.0
+        self.longest_restart_s = 0.0
 
     async def start(self) -> None:
         """Starts it, again if it was stopped.
@@ -63,6 +63,7 @@ class Party:
             TooSlow: it did, at last.
         """
         began = time.monotonic()
+        is_again = hasattr(self, "service")
         self.service = await Service.start(
             self.launch.module,
             "--listen",
@@ -78,8 +79,9 @@ class Party:
         for proxy in self.proxies:
             proxy.target = self.service.address
         took = time.monotonic() - began
-        self.longest_start_s = max(self.longest_start_s, took)
-        if took > START_S:
+        if is_again:
+            self.longest_restart_s = max(self.longest_restart_s, took)
+        if is_again and took > START_S:
             raise TooSlow(f"The {self.name} service took {took:.1f} s to start")
 
     def disturb(self, failure: str) -> None:
