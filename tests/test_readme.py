@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,10 @@ from examples.services import Service
 from shared.log.opening import names_a_log
 from shared.log.sqlite import SqliteLog
 from tests.log.builders import commit, ship
+from tests.relay.broker import free_port
+from tests.relay.program import Program
 from tests.services.caller import Caller
+from tests.services.commanding import send_all
 from tests.services.deployment import Deployment, deployment
 from tidemark.v1.ship_pb2 import DepartShip, DockShip, GetShipRequest, LoadCargo, RegisterShip
 from tidemark.v1.user_pb2 import CreateUser
@@ -156,6 +160,38 @@ async def test_the_log_is_verified_backed_up_and_restored_as_the_readme_says(
         [receipt] = await caller.do(DepartShip(ship_id="explorer"))
         assert receipt.position == len(COMMANDS) + 1
         assert (await caller.ask(GetShipRequest(ship_id="explorer"))).ship.version == 4
+
+
+async def test_events_go_on_to_celery_as_the_readme_says(tmp_path: Path) -> None:
+    [tasks] = [each for each in snippets() if each.kind == "python tasks"]
+    [(snippet, expected)] = [each for each in expected_after() if each[0].kind == "sh relay"]
+    [parked] = [each for each in snippets() if each.kind == "sh parked"]
+    port = str(free_port())
+    (tmp_path / "tasks.py").write_text(tasks.content.replace("6379", port))
+    async with deployment(tmp_path) as both, AsyncExitStack() as programs:
+        env = {
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "PYTHONUNBUFFERED": "1",
+            "TIDEMARK_UPSTREAM": both.query.address,
+        }
+        said = ("started successfully", "relay ready on ", "tasks")
+        lines = snippet.content.replace("6379", port).splitlines()
+        started = []
+        for line, ready in zip(lines, said, strict=True):
+            program = await Program.start(*line.split(), ready=ready, env=env, cwd=tmp_path)
+            programs.push_async_callback(program.kill)
+            started.append(program)
+        await send_all(
+            both.commands, "explorer", RegisterShip(name="Explorer"), DockShip(port="Oslo")
+        )
+        for line in expected:
+            await started[-1].said(line)
+
+        listing = parked.content.split()
+        listed = await asyncio.create_subprocess_exec(
+            *listing, cwd=tmp_path, env={**os.environ, **env}
+        )
+        assert await listed.wait() == 0
 
 
 def test_the_make_targets_that_the_readme_names_are_there() -> None:

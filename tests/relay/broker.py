@@ -26,6 +26,12 @@ class Task(NamedTuple):
     correlation_id: str
 
 
+def free_port() -> int:
+    """One that nobody listens on; for what cannot say which it took."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
 class Broker:
     """One that keeps what it has confirmed, also when it is killed.
 
@@ -35,8 +41,7 @@ class Broker:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self._port = free.getsockname()[1]
+        self._port = free_port()
         self._program: Program
         self.url = f"redis://127.0.0.1:{self._port}/0"
         self.client = Redis(port=self._port, decode_responses=True)

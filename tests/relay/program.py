@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 
 WAIT_S = 30.0
 """The longest that a test waits for anything."""
@@ -22,7 +23,11 @@ class Program:
 
     @classmethod
     async def start(
-        cls, *command: str, ready: str, env: Mapping[str, str] | None = None, cwd: str | None = None
+        cls,
+        *command: str,
+        ready: str,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
     ) -> "Program":
         """Starts it, and waits for a line that contains `ready`."""
         process = await asyncio.create_subprocess_exec(
