@@ -3,8 +3,10 @@
 import asyncio
 import json
 import os
+import sqlite3
 import sys
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +66,12 @@ def key_of(task: Task) -> AggregateKey:
     return AggregateKey(task.argument["tenant_id"], *(task.headers[name] for name in names))
 
 
-async def ended(*arguments: str) -> tuple[int | None, str, str]:
+async def ended(
+    *arguments: str, program: tuple[str, ...] = ("-m", "query_service")
+) -> tuple[int | None, str, str]:
     """Exit code, standard output and standard error of a command of the query service."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "query_service", *arguments),
+        *(sys.executable, *program, *arguments),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, "COLUMNS": "200"},
@@ -179,6 +183,24 @@ async def test_a_relay_that_is_stopped_sends_nothing_twice_nor_waits_for_the_bro
         assert await on.broker.client.llen("tidemark-0") == 0
 
 
+async def test_a_checkpoint_that_cannot_be_kept_is_tried_again(on: Stage, log: MemoryLog) -> None:
+    async with serving(log) as upstream:
+        relay = await on.start_relay(upstream, "--log-level", "debug")
+        with closing(sqlite3.connect(on.store / "celery.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            await add(log, ship(), REGISTERED)
+            await relay.said("checkpoint_not_kept")
+            await add(log, ship("boreas"), REGISTERED)
+            other.execute("ROLLBACK")
+        await relay.said('"position": 2, "count": 1, "event": "passed_on"')
+        assert await relay.stop() == 0
+
+        await on.start_relay(upstream)
+        await add(log, user(), UserCreated(username="Ada"))
+        tasks = await on.broker.take(3)
+    assert [task.headers["position"] for task in tasks] == [1, 2, 3]
+
+
 async def test_a_relay_does_not_go_on_with_another_log(on: Stage, log: MemoryLog) -> None:
     await add(log, ship(), REGISTERED)
     async with serving(log) as upstream:
@@ -218,3 +240,12 @@ async def test_what_cannot_be_meant_is_refused(arguments: tuple[str, ...], said:
     assert code == 2
     assert said in complaint
     assert "secret" not in complaint
+
+
+async def test_without_the_extra_it_says_what_is_missing() -> None:
+    without = (
+        "import sys; sys.modules['celery'] = None; from query_service.__main__ import app; app()"
+    )
+    code, _, complaint = await ended("relay", "--to", "celery", program=("-c", without))
+    assert code == 2
+    assert "pip install 'tidemark[relay]'" in complaint
