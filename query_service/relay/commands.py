@@ -16,6 +16,7 @@ from query_service.relay.relay import Relay
 from query_service.relay.target import Target
 from query_service.relay.targets import TargetKind, open_target
 from shared.json_events import to_dict
+from shared.json_messages import JsonObject
 from shared.log.log import timestamp_of
 from shared.process import LogLevelOption, announce, run
 from shared.service_log import LogLevel
@@ -113,8 +114,16 @@ async def _relay(upstream: str, target: Target, path: Path) -> None:
 async def _list_parked(path: Path) -> None:
     for parked in await read_parked(path):
         line = {
+            "position": parked.position,
             "parked_at": timestamp_of(parked.parked_at).ToJsonString(),
             "reason": parked.reason,
-            "event": to_dict(RecordedEvent.FromString(parked.record)),
+            "event": _as_json(parked.record),
         }
         sys.stdout.write(f"{json.dumps(line)}\n")
+
+
+def _as_json(record: bytes) -> JsonObject | None:
+    try:
+        return to_dict(RecordedEvent.FromString(record))
+    except Exception:  # noqa: BLE001  # that may be why it was parked; the reason says so
+        return None

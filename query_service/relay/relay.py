@@ -105,7 +105,7 @@ class Relay:
                 refusals = await self._refusals(refusals, events[sent.count])
             parked = None
             if isinstance(sent.failure, Unsendable) or refusals == MAX_REFUSALS:
-                parked = self._park(events[sent.count], str(sent.failure))
+                parked = self._park(events[sent.count], sent.failure)
             if done := sent.count + (parked is not None):
                 await self._save(heads[done - 1], parked)
                 logger.debug("passed_on", position=self._progress.head.position, count=done)
@@ -138,16 +138,17 @@ class Relay:
         """How often in a row the event, and nothing but it, was refused."""
         return before + 1 if await self._call(self._target.takes_others, event) else 0
 
-    def _park(self, event: RecordedEvent, reason: str) -> Parked:
+    def _park(self, event: RecordedEvent, why: Exception | None) -> Parked:
         logger.error(
             "parked",
             position=event.position,
             event_id=event.event_id,
             correlation_id=event.correlation_id,
-            why=reason,
+            why=str(why),
             parked=self._progress.parked_count + 1,
+            exc_info=why,
         )
-        return park(event.position, event.SerializeToString(deterministic=True), reason)
+        return park(event.position, event.SerializeToString(deterministic=True), str(why))
 
     async def _save(self, head: Head, parked: Parked | None) -> None:
         """Keeps it, as soon as the machine can; at the stop, if it can."""

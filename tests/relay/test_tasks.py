@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 
 from shared.json_events import to_dict
@@ -128,25 +129,31 @@ async def test_what_cannot_be_sent_is_parked_and_what_follows_is_sent(
     await on.broker.client.config_set("proto-max-bulk-len", "1mb")
     await add(log, ship(), REGISTERED, UNKNOWN, DOCKED)
     await add(log, ship("boreas"), TOO_LARGE, DOCKED)
+    no_json = commit(user(), events=[UserCreated(username="Ada")])
+    no_json.events[0].payload.CopyFrom(AnyMessage(type_url="json/other.Thing", value=b"{"))
+    await log.append([no_json])
+    await add(log, ship("chinook"), REGISTERED)
     events = await events_of(log)
     async with serving(log) as upstream:
         relay = await on.start_relay(upstream)
-        tasks = await on.broker.take(3)
-        assert [task.headers["position"] for task in tasks] == [1, 3, 5]
+        tasks = await on.broker.take(4)
+        assert [task.headers["position"] for task in tasks] == [1, 3, 5, 7]
 
-        unknown, too_large = await parked(on)
+        unknown, too_large, not_json = await parked(on)
         assert unknown["event"] == to_dict(events[1])
-        assert unknown["reason"] == "The payload, tidemark.v1.DockShip, is of a type unknown here"
+        assert unknown["reason"].endswith("tidemark.v1.DockShip, is of a type unknown here")
         assert too_large["event"] == to_dict(events[3])
         assert "Broken pipe" in too_large["reason"] or "reset by peer" in too_large["reason"]
-        assert relay.output.count('"event": "parked"') == 2
+        assert (not_json["position"], not_json["event"]) == (6, None)
+        assert not_json["reason"].startswith("JSONDecodeError: ")
+        assert relay.output.count('"event": "parked"') == 3
         assert await relay.stop() == 0
 
         relay = await on.start_relay(upstream)
-        await add(log, user(), UserCreated(username="Ada"))
+        await add(log, user("bob"), UserCreated(username="Bob"))
         [task] = await on.broker.take(1)
-    assert task.headers["position"] == 6
-    assert '"parked": 2' in relay.output
+    assert task.headers["position"] == 8
+    assert '"position": 7, "parked": 3, "event": "relaying"' in relay.output
 
 
 async def test_a_broker_that_takes_nothing_is_waited_for(on: Stage, log: MemoryLog) -> None:

@@ -13,7 +13,7 @@ from kombu.utils.url import maybe_sanitize_url
 from redis.exceptions import RedisError
 
 from query_service.relay.target import NotTaken, Unsendable
-from shared.json_events.flat import NotFlat, to_flat
+from shared.json_events.flat import to_flat
 from tidemark.v1.event_pb2 import RecordedEvent
 
 SCHEMES = ("redis://", "rediss://")
@@ -52,8 +52,9 @@ class CeleryTarget:
         """See `Target.send`: confirmed is what Redis has answered to."""
         try:
             described = to_flat(event)
-        except NotFlat as error:
-            raise Unsendable(str(error)) from error
+        except Exception as error:
+            # Whatever it is, it is about this event alone, and will be the next time.
+            raise Unsendable(f"{type(error).__name__}: {error}") from error
         try:
             self._app.send_task(
                 described["event_type"],
