@@ -20,15 +20,10 @@ from query_service.verifying import verify_store
 from shared.event_log_service import EventLogService
 from shared.log.log import OutcomeUnknown
 from shared.log.sqlite import SqliteLog
-from shared.process import (
-    Insecure,
-    LogLevelOption,
-    MaxStreams,
-    announce,
-    die_of_unknown_outcome,
-    run,
-)
+from shared.options import ServerOptions, takes
+from shared.process import LogLevelOption, announce, die_of_unknown_outcome, run
 from shared.rpc import methods_of
+from shared.security.upstream import Upstream
 from shared.server import Server
 from shared.service_log import LogLevel
 from shared.verification import exit_code
@@ -59,24 +54,19 @@ def main() -> None:
 
 
 @app.command()
+@takes(upstream=Upstream, options=ServerOptions)
 def serve(
     listen: Annotated[
         str, typer.Option(envvar="TIDEMARK_LISTEN", help="HOST:PORT; port 0 is a free one.")
     ] = "127.0.0.1:50052",
-    upstream: Annotated[
-        str,
-        typer.Option(
-            envvar="TIDEMARK_UPSTREAM",
-            help="HOST:PORT of the command service, or of another query service, to follow.",
-        ),
-    ] = "127.0.0.1:50051",
     store: StoreOption = DEFAULT_STORE,
-    insecure: Insecure = False,
-    max_streams: MaxStreams = 2_000,
     log_level: LogLevelOption = LogLevel.INFO,
+    *,
+    upstream: Upstream,
+    options: ServerOptions,
 ) -> None:
     """Serve queries, replays and events until SIGTERM or Ctrl-C."""
-    run(NAME, _serve(listen, upstream, store, insecure, max_streams), log_level)
+    run(NAME, _serve(listen, store, upstream, options), log_level)
 
 
 @app.command()
@@ -88,11 +78,10 @@ def verify(store: StoreOption = DEFAULT_STORE) -> None:
     raise typer.Exit(exit_code(NAME, partial(verify_store, store)))
 
 
-async def _serve(
-    listen: str, upstream: str, folder: Path, insecure: bool, max_streams: int
-) -> None:
+async def _serve(listen: str, folder: Path, upstream: Upstream, options: ServerOptions) -> None:
+    upstream.check()
     async with (
-        Server(listen, insecure=insecure, max_streams=max_streams) as server,
+        Server(listen, options) as server,
         AsyncExitStack() as open_files,
     ):
         log = await SqliteLog.open(folder / "log.db", synchronous="NORMAL", with_receipts=False)
@@ -118,7 +107,9 @@ async def _serve(
         address = await server.start()
         for projector in projectors:
             await projector.begin()
-        logger.info("serving", address=address, upstream=upstream, position=log.head.position)
+        logger.info(
+            "serving", address=address, upstream=upstream.upstream, position=log.head.position
+        )
         announce(NAME, address)
         try:
             async with asyncio.TaskGroup() as tasks:

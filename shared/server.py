@@ -1,7 +1,6 @@
 """A gRPC server as both services run it: where it listens, what it says of itself, how it ends."""
 
 import asyncio
-import ipaddress
 import signal
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -13,7 +12,11 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from grpc_health.v1 import health, health_pb2
 
 from shared.grpc_services import HEALTH, REFLECTION, health_handler, reflection_handler
+from shared.options import ServerOptions
 from shared.rpc import Calls
+from shared.security.listening import check_listen
+from shared.security.misconfigured import Misconfigured
+from shared.security.tls import ServerTls
 
 MAX_REQUEST_BYTES = 4 << 20
 GRACE_S = 10.0
@@ -43,34 +46,23 @@ OPTIONS = [
 logger = structlog.get_logger(__name__)
 
 
-class InsecureListen(Exception):
-    """The address is reachable from elsewhere, and nobody said that this is wanted."""
-
-
 class Server:
     """An async context manager: from entering, signals only ask; on leaving, all is cut off.
 
     Args:
         listen: HOST:PORT; port 0 is a free one.
-        insecure: listen without TLS on an address that other machines can reach.
-        max_streams: streams open at once.
+        options: how to listen, and what may be asked of it.
 
     Raises:
-        OSError: it is no address.
-        InsecureListen: it needs `insecure`.
+        OSError: it is no address, or a file cannot be read.
+        Misconfigured: the options are not safe, or do not go together.
     """
 
-    def __init__(self, listen: str, *, insecure: bool, max_streams: int) -> None:
-        host, _, port = listen.rpartition(":")
-        if not (host and port.isdecimal() and int(port) < 1 << 16):
-            raise OSError(f"{listen!r} is not HOST:PORT")
-        if not insecure and not _is_loopback(listen):
-            raise InsecureListen(
-                f"{listen} can be reached from other machines, and there is no TLS: listen on"
-                " 127.0.0.1, or say --insecure if the network is trusted"
-            )
+    def __init__(self, listen: str, options: ServerOptions = ServerOptions()) -> None:  # noqa: B008  # it cannot change
+        self._tls = _tls(options)
+        check_listen(listen, has_tls=self._tls is not None, insecure=options.insecure)
         self._listen = listen
-        self._calls = Calls(max_streams)
+        self._calls = Calls(options.max_streams)
         self._server = grpc.aio.server(options=OPTIONS)
         self._health = health.aio.HealthServicer()
         self._handlers: list[grpc.GenericRpcHandler] = []
@@ -133,7 +125,10 @@ class Server:
         """Has gRPC listen; the port it got."""
         self._server.add_generic_rpc_handlers(self._handlers)
         try:
-            port = self._server.add_insecure_port(self._listen)
+            if self._tls is None:
+                port = self._server.add_insecure_port(self._listen)
+            else:
+                port = self._server.add_secure_port(self._listen, self._tls.credentials())
         except RuntimeError as error:
             raise OSError(f"Cannot listen on {self._listen}: {error}") from error
         await self._server.start()
@@ -164,11 +159,11 @@ class Server:
         await self._server.stop(None)
 
 
-def _is_loopback(listen: str) -> bool:
-    host = listen.rpartition(":")[0].strip("[]")
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def _tls(options: ServerOptions) -> ServerTls | None:
+    if (options.tls_cert is None) != (options.tls_key is None):
+        raise Misconfigured("--tls-cert and --tls-key go together")
+    if options.tls_cert and options.tls_key:
+        return ServerTls(options.tls_cert, options.tls_key, options.tls_client_ca)
+    if options.tls_client_ca:
+        raise Misconfigured("--tls-client-ca needs --tls-cert and --tls-key")
+    return None

@@ -14,6 +14,7 @@ from examples.services import Service, start_command_service, start_query_servic
 from shared.client.errors import error_of
 from shared.client.stubs import Stub
 from shared.errors import InvalidFields
+from tests.services.access import OPEN, Access
 from tidemark.v1 import command_pb2, event_pb2, query_pb2, ship_pb2, user_pb2
 
 SHIP_COMMANDS = ship_pb2.DESCRIPTOR.services_by_name["ShipCommandService"]
@@ -33,14 +34,14 @@ class CommandClient:
         address: HOST:PORT; or several, as gRPC writes them: then they take turns with the calls.
     """
 
-    def __init__(self, address: str) -> None:
-        options: list[tuple[str, str | int]] = [("grpc.use_local_subchannel_pool", 1)]
+    def __init__(self, address: str, access: Access = OPEN) -> None:
+        options: list[tuple[str, str | int]] = []
         if "," in address:
             options += [
                 ("grpc.lb_policy_name", "round_robin"),
                 ("grpc.max_reconnect_backoff_ms", 1000),
             ]
-        self.channel = grpc.aio.insecure_channel(address, options=options)
+        self.channel = access.channel(address, options)
         self.ships: Any = Stub(self.channel, SHIP_COMMANDS)
         self.users: Any = Stub(self.channel, USER_COMMANDS)
         self.bulk: Any = Stub(self.channel, BULK)
@@ -50,10 +51,8 @@ class CommandClient:
 class QueryClient:
     """Everything that a query service serves."""
 
-    def __init__(self, address: str) -> None:
-        self.channel = grpc.aio.insecure_channel(
-            address, options=[("grpc.use_local_subchannel_pool", 1)]
-        )
+    def __init__(self, address: str, access: Access = OPEN) -> None:
+        self.channel = access.channel(address)
         self.ships: Any = Stub(self.channel, SHIP_QUERIES)
         self.users: Any = Stub(self.channel, USER_QUERIES)
         self.replay: Any = Stub(self.channel, REPLAY)

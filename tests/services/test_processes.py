@@ -30,11 +30,16 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(60)]
 REGISTER = RegisterShip(name="Ever")
 DOCK = DockShip(port="Kiel")
 
-COMMON_OPTIONS = ["listen", "insecure", "max-streams", "log-level"]
+COMMON_OPTIONS = [
+    "listen", "log-level", "insecure", "tls-cert", "tls-key", "tls-client-ca", "max-streams",
+]  # fmt: skip
 OPTIONS = {
     "command_service": [*COMMON_OPTIONS, "log", "allow-data-loss", "max-commands"],
-    "query_service": [*COMMON_OPTIONS, "upstream", "store"],
-}
+    "query_service": [
+        *COMMON_OPTIONS, "store", "upstream", "upstream-ca", "upstream-cert", "upstream-key",
+        "upstream-token",
+    ],
+}  # fmt: skip
 MODULES = list(OPTIONS)
 
 

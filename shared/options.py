@@ -1,0 +1,81 @@
+"""Options of the command line that belong together, as one parameter."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Command = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """How both services listen. Its fields are options of the command line."""
+
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure",
+            envvar="TIDEMARK_INSECURE",
+            help="Listen without TLS on an address that other machines can reach.",
+        ),
+    ] = False
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="TIDEMARK_TLS_CERT",
+            help="File: the certificate to listen with, and those up to its authority, PEM.",
+        ),
+    ] = None
+    tls_key: Annotated[
+        Path | None,
+        typer.Option(envvar="TIDEMARK_TLS_KEY", help="File: the key of that certificate."),
+    ] = None
+    tls_client_ca: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="TIDEMARK_TLS_CLIENT_CA",
+            help="File: the authorities that every client has to show a certificate of.",
+        ),
+    ] = None
+    max_streams: Annotated[
+        int,
+        typer.Option(
+            envvar="TIDEMARK_MAX_STREAMS",
+            min=1,
+            help="Streams open at once; beyond, RESOURCE_EXHAUSTED.",
+        ),
+    ] = 2_000
+
+
+def takes(**groups: type[Any]) -> Callable[[Command], Command]:
+    """Has a command take the fields of dataclasses as its options, and get them as those.
+
+    Args:
+        groups: the dataclass, by the name of the command's parameter.
+    """
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def run(**values: Any) -> None:
+            for name, group in groups.items():
+                own = {field.name: values.pop(field.name) for field in fields(group)}
+                values[name] = group(**own)
+            command(**values)
+
+        signature = inspect.signature(command)
+        parameters = [each for name, each in signature.parameters.items() if name not in groups]
+        for group in groups.values():
+            parameters += [
+                each.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+                for each in inspect.signature(group).parameters.values()
+            ]
+        ordered = sorted(parameters, key=lambda each: each.kind)
+        run.__signature__ = signature.replace(parameters=ordered)  # type: ignore[attr-defined]  # inspect reads it
+        return run
+
+    return decorate
