@@ -6,7 +6,7 @@ PROTOS := $(shell find protos -name '*.proto')
 
 .PHONY: help
 help: ## List the targets.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 .PHONY: install
 install: .venv/installed build/generated ## Make .venv with everything, generated code included.
@@ -58,6 +58,18 @@ test: install node ## The whole test suite.
 .PHONY: check
 check: lint test ## What a change has to pass: lint, then test.
 
+.PHONY: dev-credentials
+dev-credentials: install ## An authority, certificates and a token to try TLS with, in ./dev-credentials.
+	@$(BIN)/python -m examples.dev_credentials
+
+.PHONY: matrix
+matrix: install ## What every RPC answers to every kind of credentials.
+	@$(BIN)/python -m tests.security.matrix
+
+.PHONY: audit
+audit: install ## Look for known weaknesses of the packages that are installed.
+	$(BIN)/pip freeze --exclude-editable | $(BIN)/pip-audit --strict --no-deps --disable-pip -r /dev/stdin
+
 .PHONY: torture
 torture: install ## Both services under every fault, with 3 seeds each; SEEDS=20, FAULT=cut, SEED=7.
 	@$(BIN)/python -m tests.torture $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FAULT),--fault '$(FAULT)') \
@@ -80,6 +92,6 @@ bench-long: install .venv/bench ## The same, with what takes long: millions of e
 	@touch $@ build/generated
 
 .PHONY: clean
-clean: ## Remove what the targets above have made; ./data is kept.
+clean: ## Remove what the targets above have made; ./data and ./dev-credentials are kept.
 	rm -rf .venv build dist examples/node/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

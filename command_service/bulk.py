@@ -91,7 +91,7 @@ class _Stream:
         for slot, packed in enumerate(request.commands):
             try:
                 message = self._types.unpack(packed)
-                commands.append(self._types.read(message, self._tenant_id))
+                commands.append(self._types.read(message, self._tenant_id, self._call.actor))
             except InvalidArgument as error:
                 rejected[slot] = error
         answers = self._executor.submit(commands, self._commands) if commands else None

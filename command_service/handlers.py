@@ -26,4 +26,4 @@ class Commands:
         return self._execute
 
     async def _execute(self, message: Any, call: Call) -> CommandReceipt:
-        return await self._executor.execute(self._types.read(message, call.tenant_id))
+        return await self._executor.execute(self._types.read(message, call.tenant_id, call.actor))

@@ -196,11 +196,21 @@ def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-def server_options(folder: Path = FOLDER) -> list[str]:
-    """The options with which either service asks everybody who they are."""
+def tls_options(folder: Path = FOLDER) -> list[str]:
+    """The options with which either service listens with TLS, to who has a certificate."""
     return [
         *("--tls-cert", str(folder / "server.pem"), "--tls-key", str(folder / "server.key")),
         *("--tls-client-ca", str(folder / "ca.pem")),
+    ]
+
+
+def server_options(folder: Path = FOLDER) -> list[str]:
+    """Those with which it also asks everybody who they are."""
+    return [
+        *tls_options(folder),
+        *("--jwks", str(folder / "jwks.json")),
+        *("--token-issuer", ISSUER, "--token-audience", AUDIENCE),
+        *("--identities", str(folder / "identities.toml")),
     ]
 
 

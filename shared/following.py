@@ -13,8 +13,9 @@ from grpc_status import rpc_status
 from shared.errors import DataLoss
 from shared.event_log_service import HEARTBEAT_S
 from shared.log.log import Head
-from shared.rpc import ERROR_DOMAIN, EVERY_TENANT, TENANT_HEADER
+from shared.rpc import ERROR_DOMAIN
 from shared.security.misconfigured import Misconfigured
+from shared.security.tenants import EVERY_TENANT, TENANT_HEADER
 from shared.security.upstream import Upstream
 from tidemark.internal.v1.stored_pb2 import StoredSubscribeResponse
 from tidemark.v1.event_pb2 import SubscribeRequest

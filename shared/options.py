@@ -9,11 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
+from shared.security.authentication import AuthenticationOptions
+
 Command = Callable[..., None]
 
 
 @dataclass(frozen=True)
-class ServerOptions:
+class ServerOptions(AuthenticationOptions):
     """How both services listen. Its fields are options of the command line."""
 
     insecure: Annotated[
@@ -21,7 +23,7 @@ class ServerOptions:
         typer.Option(
             "--insecure",
             envvar="TIDEMARK_INSECURE",
-            help="Listen without TLS on an address that other machines can reach.",
+            help="Listen without TLS, or to anybody, where other machines can reach it.",
         ),
     ] = False
     tls_cert: Annotated[
@@ -50,6 +52,22 @@ class ServerOptions:
             help="Streams open at once; beyond, RESOURCE_EXHAUSTED.",
         ),
     ] = 2_000
+    no_reflection: Annotated[
+        bool,
+        typer.Option(
+            "--no-reflection",
+            envvar="TIDEMARK_NO_REFLECTION",
+            help="Do not tell clients of services and messages.",
+        ),
+    ] = False
+    channelz: Annotated[
+        bool,
+        typer.Option(
+            "--channelz",
+            envvar="TIDEMARK_CHANNELZ",
+            help="Tell who has the scope admin of connections: grpc.channelz.v1.",
+        ),
+    ] = False
 
 
 def takes(**groups: type[Any]) -> Callable[[Command], Command]:

@@ -6,9 +6,10 @@ one (gRPC's own answer would be UNKNOWN), and what is stored as bytes is sent as
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache
+from math import inf
 from typing import Any, TypeVar
 
 import grpc
@@ -21,7 +22,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from shared.changes import Changes
-from shared.checks import id_violations
+from shared.drain import Drain
 from shared.errors import (
     Exhausted,
     Internal,
@@ -32,11 +33,18 @@ from shared.errors import (
     Unavailable,
     invalid_field,
 )
+from shared.security.authorization import Authorization, check_demands
+from shared.security.identity import Identity
+from shared.security.tenants import (
+    DEFAULT_TENANT,
+    EVERY_TENANT,
+    TENANT_HEADER,
+    Headers,
+    named_tenant,
+)
+from shared.security.tokens import expired
 
 ERROR_DOMAIN = "tidemark"
-TENANT_HEADER = "x-tenant-id"
-DEFAULT_TENANT = "default"
-EVERY_TENANT = "*"
 
 MAX_CALLS = 50_000
 """Of all kinds, being answered at once."""
@@ -47,47 +55,38 @@ Request = TypeVar("Request", bound=Message)
 logger = structlog.get_logger(__name__)
 
 
-class Drain:
-    """The end of a service: what is begun is finished, and streams are told to end."""
-
-    def __init__(self) -> None:
-        self.is_on = False
-        self._callbacks: set[Callable[[], object]] = set()
-
-    def start(self) -> None:
-        """Calls everyone who asked."""
-        self.is_on = True
-        for callback in list(self._callbacks):
-            callback()
-
-    @contextmanager
-    def calling(self, callback: Callable[[], object]) -> Iterator[None]:
-        """Has the callback called when the end comes, or at once if it has come."""
-        self._callbacks.add(callback)
-        try:
-            if self.is_on:
-                callback()
-            yield
-        finally:
-            self._callbacks.discard(callback)
-
-
 class Call:
     """One call: who makes it, how long it may take, and where its responses go."""
 
     def __init__(self, context: ServicerContext, drain: Drain) -> None:
-        self._context = context
+        self.context = context
         self.drain = drain
+        self.identity: Identity | None = None
+        """Who makes it; None: nobody was asked."""
+        self.has_expired = False
+        """Whether it was ended because the caller's credentials did."""
         self._headers: asyncio.Future[None] | None = None
+
+    @property
+    def headers(self) -> Headers:
+        """What came with it."""
+        return self.context.invocation_metadata() or ()
+
+    @property
+    def actor(self) -> str:
+        """Who makes it, as events say; empty: nobody was asked."""
+        return "" if self.identity is None else self.identity.subject
 
     @property
     def tenant_id(self) -> str:
         """The tenant whose data the call is about.
 
         Raises:
-            InvalidFields: the header is no tenant's id, or asks for every tenant.
+            InvalidFields: the header is no tenant's id, asks for every tenant, or is missing where
+                there are several to choose from.
+            PermissionDenied: TENANT_FORBIDDEN.
         """
-        tenant_id = self._tenant_header()
+        tenant_id = self._tenant()
         if tenant_id == EVERY_TENANT:
             raise invalid_field(TENANT_HEADER, "every tenant is for Subscribe alone")
         return tenant_id
@@ -97,29 +96,49 @@ class Call:
         """The same, or None for every tenant.
 
         Raises:
-            InvalidFields: the header is no tenant's id.
+            InvalidFields: the header is no tenant's id, or is missing where there are several to
+                choose from.
+            PermissionDenied: TENANT_FORBIDDEN.
         """
-        tenant_id = self._tenant_header()
+        tenant_id = self._tenant()
         return None if tenant_id == EVERY_TENANT else tenant_id
 
     @property
     def time_remaining(self) -> float | None:
         """Seconds to the caller's deadline; None: it has none."""
-        return self._context.time_remaining()
+        return self.context.time_remaining()
 
     @property
     def is_cancelled(self) -> bool:
         """Whether the caller has given up."""
-        return self._context.cancelled()
+        return self.context.cancelled()
+
+    @contextmanager
+    def ending(self, task: asyncio.Task[Any]) -> Iterator[None]:
+        """Has the task cancelled when the caller's credentials end."""
+        if self.identity is None or self.identity.expires_at == inf:
+            yield
+            return
+
+        def end() -> None:
+            self.has_expired = True
+            task.cancel()
+
+        left = max(self.identity.expires_at - time.time(), 0.0)
+        timer = asyncio.get_running_loop().call_later(left, end)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     async def send(self, response: Message) -> None:
         """Sends one response of a stream; returns when the peer can take more."""
         if self._headers is None:
-            self._headers = asyncio.ensure_future(self._context.send_initial_metadata(()))
+            self._headers = asyncio.ensure_future(self.context.send_initial_metadata(()))
             # If the caller hangs up now, nobody waits for them any more.
             self._headers.add_done_callback(_look_at)
             await asyncio.shield(self._headers)
-        await self._context.write(response.SerializeToString())
+        await self.context.write(response.SerializeToString())
 
     async def end(self, status: status_pb2.Status) -> None:
         """Ends the call with an error."""
@@ -127,28 +146,13 @@ class Call:
         # which gRPC refuses, and the caller would never see the status.
         if self._headers is not None:
             await self._headers
-        await self._context.abort_with_status(rpc_status.to_status(status))
+        await self.context.abort_with_status(rpc_status.to_status(status))
 
-    def _tenant_header(self) -> str:
-        metadata = self._context.invocation_metadata() or ()
-        given = [value for name, value in metadata if name == TENANT_HEADER]
-        if not given:
-            return DEFAULT_TENANT
-        if len(given) > 1:
-            raise invalid_field(TENANT_HEADER, "must be given once")
-        return _checked_tenant_id(given[0])
-
-
-@lru_cache(maxsize=10_000)
-def _checked_tenant_id(tenant_id: str | bytes) -> str:
-    if isinstance(tenant_id, bytes) or not tenant_id:
-        raise invalid_field(TENANT_HEADER, "must not be empty")
-    if not tenant_id.isascii():
-        # Headers are: of what else comes gRPC makes the same text of different bytes.
-        raise invalid_field(TENANT_HEADER, "must be ASCII")
-    if violations := id_violations(TENANT_HEADER, tenant_id):
-        raise InvalidFields(*violations)
-    return tenant_id
+    def _tenant(self) -> str:
+        named = named_tenant(self.headers)
+        if named is not None:
+            return named
+        return DEFAULT_TENANT if self.identity is None else self.identity.only_tenant()
 
 
 UnaryMethod = Callable[[Any, Call], Awaitable[Message]]
@@ -161,10 +165,12 @@ class Calls:
 
     Args:
         max_streams: server-streaming calls open at once; beyond, RESOURCE_EXHAUSTED.
+        authorization: lets callers in; None: everybody comes in.
     """
 
-    def __init__(self, max_streams: int) -> None:
+    def __init__(self, max_streams: int, authorization: Authorization | None = None) -> None:
         self.drain = Drain()
+        self._authorization = authorization
         self._max_streams = max_streams
         self._streams = 0
         self._active = 0
@@ -193,7 +199,11 @@ class Calls:
         Args:
             service: the service.
             method_of: gives the function that answers an RPC.
+
+        Raises:
+            LookupError: what an RPC demands of its callers is not said.
         """
+        check_demands(service)
         return grpc.method_handlers_generic_handler(
             service.full_name,
             {method.name: self._method(method, method_of(method)) for method in service.methods},
@@ -213,7 +223,9 @@ class Calls:
             try:
                 self._begin()
                 try:
-                    response = await function(parse(raw), Call(context, self.drain))
+                    call = Call(context, self.drain)
+                    await self._admit(method, call)
+                    response = await function(parse(raw), call)
                     return response.SerializeToString()
                 finally:
                     self._end()
@@ -247,6 +259,17 @@ class Calls:
 
         return handle
 
+    async def _admit(self, method: MethodDescriptor, call: Call) -> None:
+        """Notes who makes a call, before anybody looks at what it asks for.
+
+        Raises:
+            TidemarkError: they may not.
+        """
+        if self._authorization is not None:
+            call.identity = await self._authorization.admit(
+                method, call.headers, call.context.auth_context
+            )
+
     async def _run_stream(
         self,
         method: MethodDescriptor,
@@ -258,19 +281,21 @@ class Calls:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # a handler runs in a task
         try:
-            with (
-                self._counted(),
-                self._counted_stream(),
-                self.drain.calling(task.cancel if cancel else _nothing),
-            ):
-                await function()
+            with self._counted():
+                await self._admit(method, call)
+                with (
+                    self._counted_stream(),
+                    self.drain.calling(task.cancel if cancel else _nothing),
+                    call.ending(task),
+                ):
+                    await function()
         except TidemarkError as error:
             status = status_of(error, method)
         except asyncio.CancelledError:
-            if not self.drain.is_on or call.is_cancelled:
+            if call.is_cancelled or not (self.drain.is_on or call.has_expired):
                 raise
             task.uncancel()
-            status = status_of(_draining(), method)
+            status = status_of(expired() if call.has_expired else _draining(), method)
         except Exception:
             logger.exception("call_failed_unexpectedly", rpc=method.full_name)
             status = status_of(Internal())

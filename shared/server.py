@@ -11,9 +11,11 @@ import structlog
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from grpc_health.v1 import health, health_pb2
 
-from shared.grpc_services import HEALTH, REFLECTION, health_handler, reflection_handler
+from shared.grpc_services import HEALTH, diagnostics, health_handler
 from shared.options import ServerOptions
 from shared.rpc import Calls
+from shared.security.authentication import Authentication
+from shared.security.authorization import Authorization, check_demands
 from shared.security.listening import check_listen
 from shared.security.misconfigured import Misconfigured
 from shared.security.tls import ServerTls
@@ -60,14 +62,27 @@ class Server:
 
     def __init__(self, listen: str, options: ServerOptions = ServerOptions()) -> None:  # noqa: B008  # it cannot change
         self._tls = _tls(options)
-        check_listen(listen, has_tls=self._tls is not None, insecure=options.insecure)
+        self._authentication = Authentication(
+            options, has_client_certificates=options.tls_client_ca is not None
+        )
+        check_listen(
+            listen,
+            has_tls=self._tls is not None,
+            asks=self._authentication.is_on,
+            insecure=options.insecure,
+        )
         self._listen = listen
-        self._calls = Calls(options.max_streams)
-        self._server = grpc.aio.server(options=OPTIONS)
+        self._options = options
+        authorization = Authorization(self._authentication) if self._authentication.is_on else None
+        self._calls = Calls(options.max_streams, authorization)
+        self._grpc_options = [*OPTIONS, ("grpc.enable_channelz", int(options.channelz))]
+        self._server = grpc.aio.server(options=self._grpc_options)
         self._health = health.aio.HealthServicer()
         self._handlers: list[grpc.GenericRpcHandler] = []
         self._services: list[str] = []
         self._signal = asyncio.Event()
+        self._tasks = asyncio.TaskGroup()
+        self._refreshing: asyncio.Task[None] | None = None
 
     def add(self, service: ServiceDescriptor, method_of: Callable[[MethodDescriptor], Any]) -> None:
         """Serves a service; see `shared.rpc.Calls.handler`."""
@@ -87,12 +102,21 @@ class Server:
 
         Raises:
             OSError: the address cannot be had.
+            Misconfigured: what the credentials are judged by cannot be read.
         """
-        known = [*self._services, HEALTH.full_name, REFLECTION.full_name]
-        self._handlers += [health_handler(self._health), reflection_handler(known)]
+        await self._authentication.read()
+        ours = list(self._services)
+        # It is open to all, and its streams have no part in a drain.
+        check_demands(HEALTH)
+        self._handlers.append(health_handler(self._health))
+        for service, method_of in diagnostics(self._options, ours):
+            self.add(service, method_of)
         port = await self._start_grpc()
         self._listen = f"{self._listen.rpartition(':')[0]}:{port}"
-        await self.set_health(["", *self._services], True)
+        self._refreshing = self._tasks.create_task(
+            self._authentication.run(), name="authentication"
+        )
+        await self.set_health(["", *ours], True)
         return self._listen
 
     async def serve_until_signal(self) -> None:
@@ -146,17 +170,21 @@ class Server:
             except Exception:
                 logger.exception("grpc_stopped")
                 await self._server.stop(FLUSH_S)
-                self._server = grpc.aio.server(options=OPTIONS)
+                self._server = grpc.aio.server(options=self._grpc_options)
                 await self._start_grpc()
 
     async def __aenter__(self) -> "Server":
+        await self._tasks.__aenter__()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signal.set)
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        if self._refreshing is not None:
+            self._refreshing.cancel()
         await self._server.stop(None)
+        await self._tasks.__aexit__(None, None, None)
 
 
 def _tls(options: ServerOptions) -> ServerTls | None:

@@ -267,6 +267,10 @@ def copy_with_lighthouse(project: Path) -> list[str]:
         project / "command_service/aggregates/__init__.py", "LIGHTHOUSE_RULES", "USER_RULES"
     )
     add_to_list(project / "query_service/projections/__init__.py", "LIGHTHOUSES", "USERS")
+    [demands] = [each.content for each in snippets() if each.kind == "python demands"]
+    table = project / "shared/security/authorization.py"
+    begin = "DEMANDS: dict[str, Demand] = {\n"
+    table.write_text(table.read_text().replace(begin, begin + demands))
     return [each.path for each in added if each.path.endswith(".py")]
 
 

@@ -5,12 +5,13 @@ import ipaddress
 from shared.security.misconfigured import Misconfigured
 
 
-def check_listen(listen: str, *, has_tls: bool, insecure: bool) -> None:
+def check_listen(listen: str, *, has_tls: bool, asks: bool, insecure: bool) -> None:
     """Refuses to be reached from other machines by anybody, unless that is wanted.
 
     Args:
         listen: HOST:PORT.
         has_tls: whether it would listen with TLS.
+        asks: whether it would ask callers who they are.
         insecure: whether somebody said that the network is trusted.
 
     Raises:
@@ -27,6 +28,10 @@ def check_listen(listen: str, *, has_tls: bool, insecure: bool) -> None:
     if not has_tls:
         raise Misconfigured(
             f"{reachable} there is no TLS: give --tls-cert and --tls-key, {otherwise}"
+        )
+    if not asks:
+        raise Misconfigured(
+            f"{reachable} nobody is asked who they are: give --jwks or --identities, {otherwise}"
         )
 
 

@@ -17,7 +17,7 @@ from examples.dev_credentials import (
     Authority,
     make,
     server_names,
-    server_options,
+    tls_options,
     upstream_options,
     write_private,
 )
@@ -54,7 +54,7 @@ async def secured(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tup
 @asynccontextmanager
 async def command_service(folder: Path) -> AsyncIterator[Service]:
     make(folder / "credentials")
-    options = server_options(folder / "credentials")
+    options = tls_options(folder / "credentials")
     command = await start_command_service(
         folder, "127.0.0.1:0", *options, log=folder / "command.log"
     )
@@ -93,7 +93,7 @@ async def refused(address: str, access: Access) -> None:
 async def test_a_command_and_a_query_go_over_mutual_tls_from_end_to_end(tmp_path: Path) -> None:
     credentials = tmp_path / "credentials"
     async with command_service(tmp_path) as command:
-        options = [*server_options(credentials), *upstream_options(credentials)]
+        options = [*tls_options(credentials), *upstream_options(credentials)]
         query = await start_query_service(
             tmp_path, command.address, "127.0.0.1:0", *options, log=tmp_path / "query.log"
         )
@@ -200,7 +200,7 @@ async def test_a_query_service_connects_again_with_its_renewed_certificate(tmp_p
             await command.stop()
             renew(credentials, Authority("The next one"))
             again = await start_command_service(
-                tmp_path, command.address, *server_options(credentials), log=tmp_path / "again.log"
+                tmp_path, command.address, *tls_options(credentials), log=tmp_path / "again.log"
             )
             commands = CommandClient(command.address, certified(credentials))
             receipt = await send(commands, of("a", REGISTER), wait_for_ready=True)

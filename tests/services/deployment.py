@@ -1,5 +1,6 @@
 """Two services of a test's own, and clients of them."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,11 +11,11 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from examples.dev_credentials import make, server_options, upstream_options
 from examples.services import Service, start_command_service, start_query_service
 from shared.client.errors import error_of
-from shared.client.stubs import Stub
 from shared.errors import InvalidFields
-from tests.services.access import OPEN, Access
+from tests.services.access import OPEN, Access, anybody
 from tidemark.v1 import command_pb2, event_pb2, query_pb2, ship_pb2, user_pb2
 
 SHIP_COMMANDS = ship_pb2.DESCRIPTOR.services_by_name["ShipCommandService"]
@@ -25,6 +26,9 @@ BULK = command_pb2.DESCRIPTOR.services_by_name["BulkCommandService"]
 EVENT_LOG = event_pb2.DESCRIPTOR.services_by_name["EventLogService"]
 REPLAY = query_pb2.DESCRIPTOR.services_by_name["ReplayService"]
 PROJECTIONS = query_pb2.DESCRIPTOR.services_by_name["ProjectionService"]
+
+IS_SECURE = "TEST_SECURE" in os.environ
+"""Whether the services ask everybody who they are: see `make test-secure`."""
 
 
 class CommandClient:
@@ -41,23 +45,25 @@ class CommandClient:
                 ("grpc.lb_policy_name", "round_robin"),
                 ("grpc.max_reconnect_backoff_ms", 1000),
             ]
+        self.access = access
         self.channel = access.channel(address, options)
-        self.ships: Any = Stub(self.channel, SHIP_COMMANDS)
-        self.users: Any = Stub(self.channel, USER_COMMANDS)
-        self.bulk: Any = Stub(self.channel, BULK)
-        self.log: Any = Stub(self.channel, EVENT_LOG)
+        self.ships: Any = access.stub(self.channel, SHIP_COMMANDS)
+        self.users: Any = access.stub(self.channel, USER_COMMANDS)
+        self.bulk: Any = access.stub(self.channel, BULK)
+        self.log: Any = access.stub(self.channel, EVENT_LOG)
 
 
 class QueryClient:
     """Everything that a query service serves."""
 
     def __init__(self, address: str, access: Access = OPEN) -> None:
+        self.access = access
         self.channel = access.channel(address)
-        self.ships: Any = Stub(self.channel, SHIP_QUERIES)
-        self.users: Any = Stub(self.channel, USER_QUERIES)
-        self.replay: Any = Stub(self.channel, REPLAY)
-        self.projections: Any = Stub(self.channel, PROJECTIONS)
-        self.log: Any = Stub(self.channel, EVENT_LOG)
+        self.ships: Any = access.stub(self.channel, SHIP_QUERIES)
+        self.users: Any = access.stub(self.channel, USER_QUERIES)
+        self.replay: Any = access.stub(self.channel, REPLAY)
+        self.projections: Any = access.stub(self.channel, PROJECTIONS)
+        self.log: Any = access.stub(self.channel, EVENT_LOG)
 
 
 class Deployment:
@@ -69,6 +75,15 @@ class Deployment:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.access = OPEN
+        self._server_options: list[str] = []
+        self._upstream_options: list[str] = []
+        if IS_SECURE:
+            credentials = folder / "credentials"
+            make(credentials)
+            self.access = anybody(credentials)
+            self._server_options = server_options(credentials)
+            self._upstream_options = upstream_options(credentials)
         self.command: Service
         self.query: Service
         self.commands: CommandClient
@@ -79,20 +94,22 @@ class Deployment:
         previous = getattr(self, "command", None)
         listen = previous.address if previous else "127.0.0.1:0"
         log = self.folder / "command.log"
+        options = (*self._server_options, *options)
         self.command = await start_command_service(self.folder, listen, *options, log=log)
         if previous is None:
-            self.commands = CommandClient(self.command.address)
+            self.commands = CommandClient(self.command.address, self.access)
 
     async def start_query(self, *options: str, module: str = "query_service") -> None:
         """Starts the query service, again if it was stopped, where it was."""
         previous = getattr(self, "query", None)
         listen = previous.address if previous else "127.0.0.1:0"
         log = self.folder / "query.log"
+        options = (*self._server_options, *self._upstream_options, *options)
         self.query = await start_query_service(
             self.folder, self.command.address, listen, *options, module=module, log=log
         )
         if previous is None:
-            self.queries = QueryClient(self.query.address)
+            self.queries = QueryClient(self.query.address, self.access)
 
     async def close(self) -> None:
         """Closes the clients and stops what runs, the query service first."""

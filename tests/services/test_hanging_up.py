@@ -6,7 +6,8 @@ from typing import Any, cast
 
 import grpc
 
-from shared.rpc import Call, Drain, ServicerContext
+from shared.drain import Drain
+from shared.rpc import Call, ServicerContext
 from tidemark.v1.event_pb2 import SubscribeResponse
 
 

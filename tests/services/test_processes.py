@@ -31,7 +31,8 @@ REGISTER = RegisterShip(name="Ever")
 DOCK = DockShip(port="Kiel")
 
 COMMON_OPTIONS = [
-    "listen", "log-level", "insecure", "tls-cert", "tls-key", "tls-client-ca", "max-streams",
+    "listen", "log-level", "insecure", "tls-cert", "tls-key", "tls-client-ca", "jwks",
+    "token-issuer", "token-audience", "identities", "no-reflection", "channelz", "max-streams",
 ]  # fmt: skip
 OPTIONS = {
     "command_service": [*COMMON_OPTIONS, "log", "allow-data-loss", "max-commands"],
