@@ -45,7 +45,7 @@ class Secured:
         make(self.credentials)
         self.issuer = issuer_in(self.credentials)
         self._add_certificates()
-        server = [*server_options(self.credentials), *options]
+        server = self._server = [*server_options(self.credentials), *options]
         self.command = await start_command_service(
             self.folder, "127.0.0.1:0", *server, log=self.folder / "command.log"
         )
@@ -56,6 +56,14 @@ class Secured:
             *server,
             *upstream_options(self.credentials),
             log=self.folder / "query.log",
+        )
+
+    async def restart_command(self) -> None:
+        """Stops the command service and starts it again, where it was."""
+        await self.command.stop()
+        log = self.folder / "command.log"
+        self.command = await start_command_service(
+            self.folder, self.command.address, *self._server, log=log
         )
 
     async def stop(self) -> None:
