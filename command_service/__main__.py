@@ -65,13 +65,22 @@ def serve(
             help="Commands in flight; beyond, RESOURCE_EXHAUSTED.",
         ),
     ] = 16_384,
+    max_commands_per_tenant: Annotated[
+        int,
+        typer.Option(
+            envvar="TIDEMARK_MAX_COMMANDS_PER_TENANT",
+            min=1,
+            help="Commands of one tenant in flight; beyond, RESOURCE_EXHAUSTED.",
+        ),
+    ] = 4_096,
     log_level: LogLevelOption = LogLevel.INFO,
     *,
     options: ServerOptions,
 ) -> None:
     """Serve commands, and the log that they fill, until SIGTERM or Ctrl-C."""
     check_log(log, "--log")
-    run(NAME, _serve(listen, log, allow_data_loss, max_commands, options), log_level)
+    limits = max_commands, max_commands_per_tenant
+    run(NAME, _serve(listen, log, allow_data_loss, *limits, options), log_level)
 
 
 @app.command()
@@ -115,13 +124,20 @@ def _back_up(path: Path, target: Path, verification: Verification) -> None:
 
 
 async def _serve(
-    listen: str, url: str, allow_data_loss: bool, max_commands: int, options: ServerOptions
+    listen: str,
+    url: str,
+    allow_data_loss: bool,
+    max_commands: int,
+    max_commands_per_tenant: int,
+    options: ServerOptions,
 ) -> None:
     types = CommandTypes(RULES)
     async with Server(listen, options) as server:
         log = await open_log(url, allow_data_loss=allow_data_loss)
         try:
-            executor = Executor(log, max_in_flight=max_commands)
+            executor = Executor(
+                log, max_in_flight=max_commands, max_per_tenant=max_commands_per_tenant
+            )
             for rules in RULES:
                 server.add(rules.service, Commands(types, executor).method_of)
             server.add(

@@ -60,13 +60,21 @@ def serve(
         str, typer.Option(envvar="TIDEMARK_LISTEN", help="HOST:PORT; port 0 is a free one.")
     ] = "127.0.0.1:50052",
     store: StoreOption = DEFAULT_STORE,
+    max_replay_events: Annotated[
+        int,
+        typer.Option(
+            envvar="TIDEMARK_MAX_REPLAY_EVENTS",
+            min=1,
+            help="Events that one Replay sends; beyond, RESOURCE_EXHAUSTED.",
+        ),
+    ] = 100_000,
     log_level: LogLevelOption = LogLevel.INFO,
     *,
     upstream: Upstream,
     options: ServerOptions,
 ) -> None:
     """Serve queries, replays and events until SIGTERM or Ctrl-C."""
-    run(NAME, _serve(listen, store, upstream, options), log_level)
+    run(NAME, _serve(listen, store, max_replay_events, upstream, options), log_level)
 
 
 @app.command()
@@ -78,7 +86,13 @@ def verify(store: StoreOption = DEFAULT_STORE) -> None:
     raise typer.Exit(exit_code(NAME, partial(verify_store, store)))
 
 
-async def _serve(listen: str, folder: Path, upstream: Upstream, options: ServerOptions) -> None:
+async def _serve(
+    listen: str,
+    folder: Path,
+    max_replay_events: int,
+    upstream: Upstream,
+    options: ServerOptions,
+) -> None:
     upstream.check()
     async with (
         Server(listen, options) as server,
@@ -100,7 +114,9 @@ async def _serve(listen: str, folder: Path, upstream: Upstream, options: ServerO
             server.add(each.projection.service, methods_of(queries))
         aggregates = [projection.aggregate for projection in PROJECTIONS]
         services = query_pb2.DESCRIPTOR.services_by_name
-        server.add(services["ReplayService"], methods_of(Replay(log, past, aggregates)))
+        server.add(
+            services["ReplayService"], methods_of(Replay(log, past, aggregates, max_replay_events))
+        )
         server.add(services["ProjectionService"], methods_of(Projections(log, replica, projectors)))
         event_log = EventLogService(log, aggregates, lambda: replica.origin)
         server.add(EVENT_LOG_SERVICE, methods_of(event_log))

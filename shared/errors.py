@@ -119,6 +119,13 @@ class Exhausted(TidemarkError):
     is_verdict = False
 
 
+class DeadlineExceeded(TidemarkError):
+    """It took too long; it may yet take effect."""
+
+    code = code_pb2.DEADLINE_EXCEEDED
+    is_verdict = False
+
+
 class DataLoss(TidemarkError):
     """What is stored is not what was written, or not the log that the caller has read."""
 

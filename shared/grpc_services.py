@@ -16,9 +16,10 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 from grpc_status import rpc_status
 
+from shared.call import Call, ServicerContext
 from shared.errors import InvalidArgument, NotFound
 from shared.options import ServerOptions
-from shared.rpc import Call, ServicerContext, parser, status_of
+from shared.rpc import parser, status_of
 
 HEALTH: Any = health_pb2.DESCRIPTOR.services_by_name["Health"]
 CHANNELZ: Any = channelz_pb2.DESCRIPTOR.services_by_name["Channelz"]

@@ -10,12 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from shared.security.authentication import AuthenticationOptions
+from shared.security.limits import LimitOptions
 
 Command = Callable[..., None]
 
 
 @dataclass(frozen=True)
-class ServerOptions(AuthenticationOptions):
+class ServerOptions(AuthenticationOptions, LimitOptions):
     """How both services listen. Its fields are options of the command line."""
 
     insecure: Annotated[
@@ -44,14 +45,6 @@ class ServerOptions(AuthenticationOptions):
             help="File: the authorities that every client has to show a certificate of.",
         ),
     ] = None
-    max_streams: Annotated[
-        int,
-        typer.Option(
-            envvar="TIDEMARK_MAX_STREAMS",
-            min=1,
-            help="Streams open at once; beyond, RESOURCE_EXHAUSTED.",
-        ),
-    ] = 2_000
     no_reflection: Annotated[
         bool,
         typer.Option(

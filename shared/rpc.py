@@ -6,10 +6,8 @@ one (gRPC's own answer would be UNKNOWN), and what is stored as bytes is sent as
 
 import asyncio
 import re
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from math import inf
 from typing import Any, TypeVar
 
 import grpc
@@ -21,9 +19,11 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from shared.call import Call, ServicerContext
 from shared.changes import Changes
 from shared.drain import Drain
 from shared.errors import (
+    DeadlineExceeded,
     Exhausted,
     Internal,
     InvalidArgument,
@@ -31,17 +31,9 @@ from shared.errors import (
     Refused,
     TidemarkError,
     Unavailable,
-    invalid_field,
 )
 from shared.security.authorization import Authorization, check_demands
-from shared.security.identity import Identity
-from shared.security.tenants import (
-    DEFAULT_TENANT,
-    EVERY_TENANT,
-    TENANT_HEADER,
-    Headers,
-    named_tenant,
-)
+from shared.security.limits import Limit, LimitOptions
 from shared.security.tokens import expired
 
 ERROR_DOMAIN = "tidemark"
@@ -49,110 +41,9 @@ ERROR_DOMAIN = "tidemark"
 MAX_CALLS = 50_000
 """Of all kinds, being answered at once."""
 
-ServicerContext = grpc.aio.ServicerContext[bytes, bytes]
 Request = TypeVar("Request", bound=Message)
 
 logger = structlog.get_logger(__name__)
-
-
-class Call:
-    """One call: who makes it, how long it may take, and where its responses go."""
-
-    def __init__(self, context: ServicerContext, drain: Drain) -> None:
-        self.context = context
-        self.drain = drain
-        self.identity: Identity | None = None
-        """Who makes it; None: nobody was asked."""
-        self.has_expired = False
-        """Whether it was ended because the caller's credentials did."""
-        self._headers: asyncio.Future[None] | None = None
-
-    @property
-    def headers(self) -> Headers:
-        """What came with it."""
-        return self.context.invocation_metadata() or ()
-
-    @property
-    def actor(self) -> str:
-        """Who makes it, as events say; empty: nobody was asked."""
-        return "" if self.identity is None else self.identity.subject
-
-    @property
-    def tenant_id(self) -> str:
-        """The tenant whose data the call is about.
-
-        Raises:
-            InvalidFields: the header is no tenant's id, asks for every tenant, or is missing where
-                there are several to choose from.
-            PermissionDenied: TENANT_FORBIDDEN.
-        """
-        tenant_id = self._tenant()
-        if tenant_id == EVERY_TENANT:
-            raise invalid_field(TENANT_HEADER, "every tenant is for Subscribe alone")
-        return tenant_id
-
-    @property
-    def tenant_id_or_every(self) -> str | None:
-        """The same, or None for every tenant.
-
-        Raises:
-            InvalidFields: the header is no tenant's id, or is missing where there are several to
-                choose from.
-            PermissionDenied: TENANT_FORBIDDEN.
-        """
-        tenant_id = self._tenant()
-        return None if tenant_id == EVERY_TENANT else tenant_id
-
-    @property
-    def time_remaining(self) -> float | None:
-        """Seconds to the caller's deadline; None: it has none."""
-        return self.context.time_remaining()
-
-    @property
-    def is_cancelled(self) -> bool:
-        """Whether the caller has given up."""
-        return self.context.cancelled()
-
-    @contextmanager
-    def ending(self, task: asyncio.Task[Any]) -> Iterator[None]:
-        """Has the task cancelled when the caller's credentials end."""
-        if self.identity is None or self.identity.expires_at == inf:
-            yield
-            return
-
-        def end() -> None:
-            self.has_expired = True
-            task.cancel()
-
-        left = max(self.identity.expires_at - time.time(), 0.0)
-        timer = asyncio.get_running_loop().call_later(left, end)
-        try:
-            yield
-        finally:
-            timer.cancel()
-
-    async def send(self, response: Message) -> None:
-        """Sends one response of a stream; returns when the peer can take more."""
-        if self._headers is None:
-            self._headers = asyncio.ensure_future(self.context.send_initial_metadata(()))
-            # If the caller hangs up now, nobody waits for them any more.
-            self._headers.add_done_callback(_look_at)
-            await asyncio.shield(self._headers)
-        await self.context.write(response.SerializeToString())
-
-    async def end(self, status: status_pb2.Status) -> None:
-        """Ends the call with an error."""
-        # Headers that went with the first response would be sent again if that was interrupted,
-        # which gRPC refuses, and the caller would never see the status.
-        if self._headers is not None:
-            await self._headers
-        await self.context.abort_with_status(rpc_status.to_status(status))
-
-    def _tenant(self) -> str:
-        named = named_tenant(self.headers)
-        if named is not None:
-            return named
-        return DEFAULT_TENANT if self.identity is None else self.identity.only_tenant()
 
 
 UnaryMethod = Callable[[Any, Call], Awaitable[Message]]
@@ -164,15 +55,18 @@ class Calls:
     """What the calls of one server have in common: their limit, their number, their end.
 
     Args:
-        max_streams: server-streaming calls open at once; beyond, RESOURCE_EXHAUSTED.
+        limits: beyond which a call is refused.
         authorization: lets callers in; None: everybody comes in.
     """
 
-    def __init__(self, max_streams: int, authorization: Authorization | None = None) -> None:
+    def __init__(self, limits: LimitOptions, authorization: Authorization | None = None) -> None:
         self.drain = Drain()
         self._authorization = authorization
-        self._max_streams = max_streams
-        self._streams = 0
+        self._deadline_s = limits.default_deadline
+        self._calls = Limit("TOO_MANY_CALLS", "calls", MAX_CALLS, limits.max_calls_per_caller)
+        self._streams = Limit(
+            "TOO_MANY_STREAMS", "open streams", limits.max_streams, limits.max_streams_per_caller
+        )
         self._active = 0
         self._refusals = Changes()
         self._is_idle = asyncio.Event()
@@ -220,13 +114,14 @@ class Calls:
         parse = parser(method)
 
         async def handle(raw: bytes, context: ServicerContext) -> bytes:
+            call = Call(context, self.drain)
             try:
                 self._begin()
                 try:
-                    call = Call(context, self.drain)
                     await self._admit(method, call)
-                    response = await function(parse(raw), call)
-                    return response.SerializeToString()
+                    with self._calls.one(call.identity):
+                        response = await self._in_time(function, parse(raw), call)
+                        return response.SerializeToString()
                 finally:
                     self._end()
             except TidemarkError as error:
@@ -238,6 +133,28 @@ class Calls:
             raise AssertionError("abort returned")
 
         return handle
+
+    async def _in_time(self, function: UnaryMethod, request: Message, call: Call) -> Message:
+        """Answers a call, whose caller may have set no bound to it.
+
+        Raises:
+            DeadlineExceeded: then there is one.
+        """
+        if call.time_remaining is not None:
+            return await function(request, call)
+        timeout = asyncio.timeout(self._deadline_s)
+        try:
+            async with timeout:
+                return await function(request, call)
+        except TimeoutError as error:
+            if not timeout.expired():
+                raise
+            raise DeadlineExceeded(
+                "DEFAULT_DEADLINE",
+                f"It took longer than {self._deadline_s} s, which is the deadline of a call"
+                " without one",
+                limit=str(self._deadline_s),
+            ) from error
 
     def _stream(self, method: MethodDescriptor, function: StreamMethod) -> Any:
         parse = parser(method)
@@ -284,7 +201,7 @@ class Calls:
             with self._counted():
                 await self._admit(method, call)
                 with (
-                    self._counted_stream(),
+                    self._streams.one(call.identity),
                     self.drain.calling(task.cancel if cancel else _nothing),
                     call.ending(task),
                 ):
@@ -324,16 +241,6 @@ class Calls:
         self._active -= 1
         if self._active == 0:
             self._is_idle.set()
-
-    @contextmanager
-    def _counted_stream(self) -> Iterator[None]:
-        if self._streams >= self._max_streams:
-            raise Exhausted("TOO_MANY_STREAMS", "Too many open streams", limit=self._max_streams)
-        self._streams += 1
-        try:
-            yield
-        finally:
-            self._streams -= 1
 
 
 def methods_of(implementation: object) -> Callable[[MethodDescriptor], Any]:
@@ -398,12 +305,6 @@ def parser(method: MethodDescriptor) -> Callable[[bytes], Message]:
             raise InvalidArgument("MALFORMED_REQUEST", f"Not a valid {name}") from error
 
     return parse
-
-
-def _look_at(future: asyncio.Future[None]) -> None:
-    """Keeps asyncio from calling a failure forgotten."""
-    if not future.cancelled():
-        future.exception()
 
 
 def _nothing() -> None:

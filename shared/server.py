@@ -21,6 +21,11 @@ from shared.security.misconfigured import Misconfigured
 from shared.security.tls import ServerTls
 
 MAX_REQUEST_BYTES = 4 << 20
+MAX_METADATA_BYTES = 16 << 10
+MAX_CONCURRENT_CALLS = 2_000
+"""Of one connection; a client waits with more."""
+
+HANDSHAKE_S = 10
 GRACE_S = 10.0
 """How long calls may take to end once the service is told to stop."""
 
@@ -35,6 +40,11 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 OPTIONS = [
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.max_concurrent_streams", MAX_CONCURRENT_CALLS),
+    # Who connects and says nothing is let go.
+    ("grpc.server_handshake_timeout_ms", 1000 * HANDSHAKE_S),
     # A peer that has vanished is noticed within 15 s, and clients may look as often as every 10 s.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
@@ -74,7 +84,7 @@ class Server:
         self._listen = listen
         self._options = options
         authorization = Authorization(self._authentication) if self._authentication.is_on else None
-        self._calls = Calls(options.max_streams, authorization)
+        self._calls = Calls(options, authorization)
         self._grpc_options = [*OPTIONS, ("grpc.enable_channelz", int(options.channelz))]
         self._server = grpc.aio.server(options=self._grpc_options)
         self._health = health.aio.HealthServicer()

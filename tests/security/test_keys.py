@@ -26,9 +26,10 @@ from examples.dev_credentials import (
     developer_claims,
     jwk_set,
 )
+from shared.call import Call
 from shared.errors import Unauthenticated
 from shared.options import ServerOptions
-from shared.rpc import Call, methods_of
+from shared.rpc import methods_of
 from shared.security import refreshed, tokens
 from shared.security.certificates import Certificates, identities_of, owner_of
 from shared.security.identity import Identity, Scope

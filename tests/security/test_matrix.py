@@ -7,6 +7,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 from shared.rpc import Calls, methods_of
 from shared.security.authorization import DEMANDS
+from shared.security.limits import LimitOptions
 from tests.security import matrix
 from tests.security.secured import secured
 from tests.services.deployment import SHIP_QUERIES
@@ -29,4 +30,4 @@ async def test_an_rpc_that_the_table_does_not_have_is_not_served(
     monkeypatch.delitem(DEMANDS, "tidemark.v1.ShipQueryService.ListPorts")
 
     with pytest.raises(LookupError, match=r"tidemark\.v1\.ShipQueryService\.ListPorts"):
-        Calls(1).handler(service, methods_of(object()))
+        Calls(LimitOptions()).handler(service, methods_of(object()))

@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import grpc
 
+from shared.call import Call, ServicerContext
 from shared.drain import Drain
-from shared.rpc import Call, ServicerContext
 from tidemark.v1.event_pb2 import SubscribeResponse
 
 
