@@ -11,6 +11,7 @@ import structlog
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from grpc_health.v1 import health, health_pb2
 
+from shared.garbage import collect_garbage
 from shared.grpc_services import HEALTH, diagnostics, health_handler
 from shared.options import ServerOptions
 from shared.rpc import Calls
@@ -22,8 +23,9 @@ from shared.security.tls import ServerTls
 
 MAX_REQUEST_BYTES = 4 << 20
 MAX_METADATA_BYTES = 16 << 10
-MAX_CONCURRENT_CALLS = 2_000
-"""Of one connection; a client waits with more."""
+UNARY_CALLS = 50
+"""Of one connection, beside as many streams as its caller may have; a client waits with more. What
+a peer sends in vain is held until it is refused, so this bounds that, too."""
 
 HANDSHAKE_S = 10
 GRACE_S = 10.0
@@ -42,7 +44,6 @@ OPTIONS = [
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
-    ("grpc.max_concurrent_streams", MAX_CONCURRENT_CALLS),
     # Who connects and says nothing is let go.
     ("grpc.server_handshake_timeout_ms", 1000 * HANDSHAKE_S),
     # A peer that has vanished is noticed within 15 s, and clients may look as often as every 10 s.
@@ -85,14 +86,19 @@ class Server:
         self._options = options
         authorization = Authorization(self._authentication) if self._authentication.is_on else None
         self._calls = Calls(options, authorization)
-        self._grpc_options = [*OPTIONS, ("grpc.enable_channelz", int(options.channelz))]
+        streams = options.max_streams_per_caller if authorization else options.max_streams
+        self._grpc_options = [
+            *OPTIONS,
+            ("grpc.max_concurrent_streams", streams + UNARY_CALLS),
+            ("grpc.enable_channelz", int(options.channelz)),
+        ]
         self._server = grpc.aio.server(options=self._grpc_options)
         self._health = health.aio.HealthServicer()
         self._handlers: list[grpc.GenericRpcHandler] = []
         self._services: list[str] = []
         self._signal = asyncio.Event()
         self._tasks = asyncio.TaskGroup()
-        self._refreshing: asyncio.Task[None] | None = None
+        self._running: list[asyncio.Task[None]] = []
 
     def add(self, service: ServiceDescriptor, method_of: Callable[[MethodDescriptor], Any]) -> None:
         """Serves a service; see `shared.rpc.Calls.handler`."""
@@ -123,9 +129,8 @@ class Server:
             self.add(service, method_of)
         port = await self._start_grpc()
         self._listen = f"{self._listen.rpartition(':')[0]}:{port}"
-        self._refreshing = self._tasks.create_task(
-            self._authentication.run(), name="authentication"
-        )
+        for running in (self._authentication.run(), collect_garbage()):
+            self._running.append(self._tasks.create_task(running))
         await self.set_health(["", *ours], True)
         return self._listen
 
@@ -191,8 +196,8 @@ class Server:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._refreshing is not None:
-            self._refreshing.cancel()
+        for task in self._running:
+            task.cancel()
         await self._server.stop(None)
         await self._tasks.__aexit__(None, None, None)
 

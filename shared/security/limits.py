@@ -30,7 +30,7 @@ class LimitOptions:
             min=1,
             help="Those of one caller who is known.",
         ),
-    ] = 200
+    ] = 100
     max_calls_per_caller: Annotated[
         int,
         typer.Option(

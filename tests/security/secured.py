@@ -67,10 +67,10 @@ class Secured:
         )
 
     async def stop(self) -> None:
-        """Stops what runs."""
+        """Stops what runs, which has to end well."""
         for name in ("query", "command"):
             if hasattr(self, name):
-                await getattr(self, name).stop()
+                assert await getattr(self, name).stop() == 0
 
     def commands(self, access: Access) -> CommandClient:
         """A client of the command service."""
