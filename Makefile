@@ -1,5 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
+# What each RPC does; the others start, stop or break services, which is the same with security on.
+SECURE_TESTS := smoke commands subscribe queries lists watch replay
 PROTOS := $(shell find protos -name '*.proto')
 
 .DEFAULT_GOAL := help
@@ -55,12 +57,20 @@ $(NODE_MODULES): examples/node/package.json examples/node/package-lock.json | .v
 test: install node ## The whole test suite.
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
+.PHONY: test-secure
+test-secure: install ## Tests of the services once more, with TLS, certificates and tokens.
+	TEST_SECURE=1 $(BIN)/pytest --numprocesses 2 --dist loadfile $(SECURE_TESTS:%=tests/services/test_%.py)
+
 .PHONY: check
-check: lint test ## What a change has to pass: lint, then test.
+check: lint test test-secure ## What a change has to pass: lint, then the tests.
 
 .PHONY: dev-credentials
 dev-credentials: install ## An authority, certificates and a token to try TLS with, in ./dev-credentials.
 	@$(BIN)/python -m examples.dev_credentials
+
+.PHONY: run-secure
+run-secure: install ## The same as run, with TLS and tokens, by the files in ./dev-credentials.
+	@$(BIN)/python -m examples.run --secure
 
 .PHONY: matrix
 matrix: install ## What every RPC answers to every kind of credentials.

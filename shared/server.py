@@ -23,9 +23,10 @@ from shared.security.tls import ServerTls
 
 MAX_REQUEST_BYTES = 4 << 20
 MAX_METADATA_BYTES = 16 << 10
-UNARY_CALLS = 50
-"""Of one connection, beside as many streams as its caller may have; a client waits with more. What
-a peer sends in vain is held until it is refused, so this bounds that, too."""
+UNARY_CALLS = 150
+"""Of one connection, beside as many streams as its caller may have. A client waits with more; one
+that sends a greater number at once may be told UNAVAILABLE for some. What a peer sends in vain is
+held until it is refused, so this bounds that, too."""
 
 HANDSHAKE_S = 10
 GRACE_S = 10.0

@@ -22,7 +22,7 @@ class Open(StrEnum):
     """Without credentials: whoever watches over the service has none."""
 
     TO_THE_KNOWN = "known"
-    """With any good credentials."""
+    """With any good credentials, whatever tenant is named."""
 
 
 Demand = Scope | Open
@@ -105,10 +105,11 @@ class Authorization:
             return None
         try:
             identity = await self._authentication.identity(headers, connection)
-            _check_scope(identity, demand)
-            tenant_id = named_tenant(headers)
-            if tenant_id is not None:
-                identity.check_tenant(tenant_id)
+            if demand is not Open.TO_THE_KNOWN:
+                _check_scope(identity, demand)
+                tenant_id = named_tenant(headers)
+                if tenant_id is not None:
+                    identity.check_tenant(tenant_id)
         except (Unauthenticated, PermissionDenied) as error:
             self._tell(method, error)
             raise
@@ -128,5 +129,5 @@ class Authorization:
 
 
 def _check_scope(identity: Identity, demand: Demand) -> None:
-    if demand is not Open.TO_THE_KNOWN and demand not in identity.scopes:
+    if demand not in identity.scopes:
         raise PermissionDenied("SCOPE_MISSING", f"This needs the scope {demand}", scope=demand)

@@ -54,7 +54,7 @@ class Credentials:
         certificate: the name of the one that the connection shows.
         metadata: of the call.
         scopes: that they give.
-        refusal: what every RPC answers them that asks for any; empty: they are good.
+        refusal: what every RPC answers them that demands something; empty: they are good.
     """
 
     certificate: str
@@ -66,9 +66,11 @@ class Credentials:
         """What they have to get from an RPC."""
         if demand is Open.TO_ANYBODY:
             return LET_IN
-        if self.refusal:
-            return self.refusal
-        return LET_IN if demand is Open.TO_THE_KNOWN or demand in self.scopes else PERMISSION_DENIED
+        if self.refusal == UNAUTHENTICATED:
+            return UNAUTHENTICATED
+        if demand is Open.TO_THE_KNOWN:
+            return LET_IN
+        return self.refusal or (LET_IN if demand in self.scopes else PERMISSION_DENIED)
 
 
 def all_credentials(both: Secured) -> dict[str, Credentials]:

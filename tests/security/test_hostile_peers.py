@@ -43,7 +43,9 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(90)]
 
 FLOOD_S = 1.5
 MAX_GROWTH_BYTES = 320 << 20
-"""At most 150 calls of a connection are open at once, here with 1 MiB of headers each."""
+"""At most 250 calls of a connection are open at once, here with up to 1 MiB of headers each."""
+
+LARGE_BYTES = 1 << 30
 
 MAX_IDLE_SHARE = 0.5
 """Of one CPU, once the peer is gone."""
@@ -264,6 +266,16 @@ async def test_a_flood_takes_little_and_keeps_nobody_else_from_being_served(
 ) -> None:
     async with bounded(target):
         assert await asyncio.to_thread(flood, target.service, frames) > 0
+
+
+async def test_headers_that_are_refused_are_not_kept(target: Target) -> None:
+    usage = Usage(target.service)
+    before, sent = usage.bytes, 0
+
+    while sent < LARGE_BYTES:
+        sent += await asyncio.to_thread(flood, target.service, large_headers)
+
+    assert usage.bytes - before < sent / 2
 
 
 async def test_readers_who_never_read_take_little(target: Target) -> None:

@@ -82,7 +82,9 @@ class Deployment:
             credentials = folder / "credentials"
             make(credentials)
             self.access = anybody(credentials)
-            self._server_options = server_options(credentials)
+            # All of a test's clients are one caller.
+            more = ["--max-streams-per-caller", "2000", "--max-calls-per-caller", "16384"]
+            self._server_options = [*server_options(credentials), *more]
             self._upstream_options = upstream_options(credentials)
         self.command: Service
         self.query: Service
