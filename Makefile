@@ -1,12 +1,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
+# What each RPC does; the others start, stop or break services, which is the same with security on.
+SECURE_TESTS := smoke commands subscribe queries lists watch replay
 PROTOS := $(shell find protos -name '*.proto')
 
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help: ## List the targets.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 .PHONY: install
 install: .venv/installed build/generated ## Make .venv with everything, generated code included.
@@ -55,8 +57,28 @@ $(NODE_MODULES): examples/node/package.json examples/node/package-lock.json | .v
 test: install node ## The whole test suite.
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
+.PHONY: test-secure
+test-secure: install ## Tests of the services once more, with TLS, certificates and tokens.
+	TEST_SECURE=1 $(BIN)/pytest --numprocesses 2 --dist loadfile $(SECURE_TESTS:%=tests/services/test_%.py)
+
 .PHONY: check
-check: lint test ## What a change has to pass: lint, then test.
+check: lint test test-secure ## What a change has to pass: lint, then the tests.
+
+.PHONY: dev-credentials
+dev-credentials: install ## An authority, certificates and a token to try TLS with, in ./dev-credentials.
+	@$(BIN)/python -m examples.dev_credentials
+
+.PHONY: run-secure
+run-secure: install ## The same as run, with TLS and tokens, by the files in ./dev-credentials.
+	@$(BIN)/python -m examples.run --secure
+
+.PHONY: matrix
+matrix: install ## What every RPC answers to every kind of credentials.
+	@$(BIN)/python -m tests.security.matrix
+
+.PHONY: audit
+audit: install ## Look for known weaknesses of the packages that are installed.
+	$(BIN)/pip freeze --exclude-editable | $(BIN)/pip-audit --strict --no-deps --disable-pip -r /dev/stdin
 
 .PHONY: torture
 torture: install ## Both services under every fault, with 3 seeds each; SEEDS=20, FAULT=cut, SEED=7.
@@ -80,6 +102,6 @@ bench-long: install .venv/bench ## The same, with what takes long: millions of e
 	@touch $@ build/generated
 
 .PHONY: clean
-clean: ## Remove what the targets above have made; ./data is kept.
+clean: ## Remove what the targets above have made; ./data and ./dev-credentials are kept.
 	rm -rf .venv build dist examples/node/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -20,15 +20,17 @@ EVENT_LOG = event_pb2.DESCRIPTOR.services_by_name["EventLogService"]
 COMMANDS_PER_REQUEST = 250
 
 
-async def execute_all(address: str, commands: Iterable[Message]) -> None:
-    """Executes commands in bulk; returns when the events of all are durable.
+async def execute_all(address: str, commands: Iterable[Message], tenant: str = "") -> None:
+    """Executes commands in bulk, for a tenant; returns when the events of all are durable.
 
     Raises:
         BenchmarkFailed: one of them was refused.
     """
     async with grpc.aio.insecure_channel(address) as channel:
         stub: Any = Stub(channel, BULK)
-        async for response in stub.Execute(in_bulk(commands, COMMANDS_PER_REQUEST)):
+        metadata = (("x-tenant-id", tenant),) if tenant else ()
+        requests = in_bulk(commands, COMMANDS_PER_REQUEST)
+        async for response in stub.Execute(requests, metadata=metadata):
             for result in response.results:
                 if result.HasField("error"):
                     raise BenchmarkFailed(f"A command in bulk was refused: {result.error.message}")

@@ -11,7 +11,7 @@ from benchmarks.errors import BenchmarkFailed
 from benchmarks.measurement import Measurement, ProcessUse
 from benchmarks.orders import Order, Requests, Window
 from examples.services import Service
-from shared.rpc import EVERY_TENANT
+from shared.security.tenants import EVERY_TENANT
 from tidemark.v1.event_pb2 import EventFilter, SubscribeRequest
 
 SUBSCRIBE = "/tidemark.v1.EventLogService/Subscribe"

@@ -12,8 +12,8 @@ from typing import Any
 import grpc
 import typer
 
+from shared.call import ServicerContext
 from shared.process import announce
-from shared.rpc import ServicerContext
 from shared.server import OPTIONS
 
 SERVICE = "benchmarks.Empty"

@@ -21,7 +21,7 @@ async def unary(channel: grpc.aio.Channel, order: Order, recorder: Recorder) -> 
     async def send_until_over() -> None:
         while not recorder.is_over:
             started = time.monotonic()
-            await call(next(requests))
+            await call(next(requests), metadata=order.metadata)
             recorder.completed(started)
             if order.pause_s:
                 await asyncio.sleep(order.pause_s)

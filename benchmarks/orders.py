@@ -78,6 +78,11 @@ class Order:
     in_flight: int = 1
     program: str = "benchmarks.load"
 
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """That of every call."""
+        return (("x-tenant-id", self.tenant),) if self.tenant else ()
+
     def split(self, count: int) -> list["Order"]:
         """The same for so many load processes together, or fewer if there are fewer callers."""
         count = min(count, self.callers)

@@ -34,11 +34,10 @@ async def _read(
     call: grpc.aio.UnaryStreamMultiCallable[bytes, SubscribeResponse] = channel.unary_stream(
         order.method, response_deserializer=SubscribeResponse.FromString
     )
-    metadata = (("x-tenant-id", order.tenant),) if order.tenant else ()
     started = time.monotonic()
     events = 0
     position = 0
-    async for response in call(next(order.requests.supply()), metadata=metadata):
+    async for response in call(next(order.requests.supply()), metadata=order.metadata):
         if response.events:
             if is_log and response.events[0].position <= position:
                 raise BenchmarkFailed(f"An event at or before position {position} came again")

@@ -52,7 +52,7 @@ async def _converse(
 ) -> None:
     """One stream: begins with as many requests as may be in flight, then one for each answer."""
     method: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(order.method)
-    call = method()
+    call = method(metadata=order.metadata)
     sent: deque[float] = deque()
     for _ in range(order.in_flight):
         sent.append(time.monotonic())

@@ -21,14 +21,8 @@ from shared.log.opening import FORMS, SQLITE, open_log, shown
 from shared.log.options import AllowDataLoss, check_log
 from shared.log.sqlite.backup import back_up
 from shared.log.sqlite.verifying import opened, verify_log
-from shared.process import (
-    Insecure,
-    LogLevelOption,
-    MaxStreams,
-    announce,
-    die_of_unknown_outcome,
-    run,
-)
+from shared.options import ServerOptions, takes
+from shared.process import LogLevelOption, announce, die_of_unknown_outcome, run
 from shared.rpc import methods_of
 from shared.server import Server
 from shared.service_log import LogLevel
@@ -56,13 +50,13 @@ def main() -> None:
 
 
 @app.command()
+@takes(options=ServerOptions)
 def serve(
     listen: Annotated[
         str, typer.Option(envvar="TIDEMARK_LISTEN", help="HOST:PORT; port 0 is a free one.")
     ] = "127.0.0.1:50051",
     log: LogOption = DEFAULT_LOG,
     allow_data_loss: AllowDataLoss = False,
-    insecure: Insecure = False,
     max_commands: Annotated[
         int,
         typer.Option(
@@ -71,13 +65,22 @@ def serve(
             help="Commands in flight; beyond, RESOURCE_EXHAUSTED.",
         ),
     ] = 16_384,
-    max_streams: MaxStreams = 2_000,
+    max_commands_per_tenant: Annotated[
+        int,
+        typer.Option(
+            envvar="TIDEMARK_MAX_COMMANDS_PER_TENANT",
+            min=1,
+            help="Commands of one tenant in flight; beyond, RESOURCE_EXHAUSTED.",
+        ),
+    ] = 4_096,
     log_level: LogLevelOption = LogLevel.INFO,
+    *,
+    options: ServerOptions,
 ) -> None:
     """Serve commands, and the log that they fill, until SIGTERM or Ctrl-C."""
     check_log(log, "--log")
-    serving = _serve(listen, log, allow_data_loss, insecure, max_commands, max_streams)
-    run(NAME, serving, log_level)
+    limits = max_commands, max_commands_per_tenant
+    run(NAME, _serve(listen, log, allow_data_loss, *limits, options), log_level)
 
 
 @app.command()
@@ -124,15 +127,17 @@ async def _serve(
     listen: str,
     url: str,
     allow_data_loss: bool,
-    insecure: bool,
     max_commands: int,
-    max_streams: int,
+    max_commands_per_tenant: int,
+    options: ServerOptions,
 ) -> None:
     types = CommandTypes(RULES)
-    async with Server(listen, insecure=insecure, max_streams=max_streams) as server:
+    async with Server(listen, options) as server:
         log = await open_log(url, allow_data_loss=allow_data_loss)
         try:
-            executor = Executor(log, max_in_flight=max_commands)
+            executor = Executor(
+                log, max_in_flight=max_commands, max_per_tenant=max_commands_per_tenant
+            )
             for rules in RULES:
                 server.add(rules.service, Commands(types, executor).method_of)
             server.add(

@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 from command_service.calls import Answer, CommandStream
 from command_service.command import Command, CommandTypes
 from command_service.executor import Executor
+from shared.call import Call
 from shared.errors import InvalidArgument, TidemarkError, Unavailable, invalid_field
-from shared.rpc import Call, status_of
+from shared.rpc import status_of
 from tidemark.v1.command_pb2 import ExecuteRequest, ExecuteResponse
 
 MAX_COMMANDS = 1000
@@ -80,7 +81,7 @@ class _Stream:
     async def _read(self) -> None:
         async for request in self._requests:
             await self._unanswered.acquire()
-            await self._executor.room(len(request.commands))
+            await self._executor.room(self._tenant_id, len(request.commands))
             self._submitted.put_nowait(self._submit(request))
 
     def _submit(self, request: ExecuteRequest) -> "_Submitted":
@@ -91,7 +92,7 @@ class _Stream:
         for slot, packed in enumerate(request.commands):
             try:
                 message = self._types.unpack(packed)
-                commands.append(self._types.read(message, self._tenant_id))
+                commands.append(self._types.read(message, self._tenant_id, self._call.actor))
             except InvalidArgument as error:
                 rejected[slot] = error
         answers = self._executor.submit(commands, self._commands) if commands else None

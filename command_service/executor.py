@@ -11,13 +11,14 @@ whatever rests on events that are not, waits in line behind them.
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 
 import structlog
 import uuid_utils
 from google.protobuf.message import Message
 
+from command_service.arrivals import Arrivals
 from command_service.calls import Answer, Call, CommandStream, Pending
 from command_service.command import Command
 from command_service.live import LiveAggregate, LiveAggregates
@@ -60,6 +61,7 @@ class Executor:
     Args:
         log: what it appends to.
         max_in_flight: commands accepted and not answered; beyond, RESOURCE_EXHAUSTED.
+        max_per_tenant: those of one tenant among them.
         max_cached: aggregates kept in memory.
         snapshot_every: events of an aggregate from one snapshot to the next.
     """
@@ -69,14 +71,16 @@ class Executor:
         log: EventLog,
         *,
         max_in_flight: int = 16_384,
+        max_per_tenant: int = 4_096,
         max_cached: int = 20_000,
         snapshot_every: int = 100,
     ) -> None:
         self._log = log
         self._max_in_flight = max_in_flight
+        self._max_per_tenant = max_per_tenant
         self._snapshot_every = snapshot_every
         self._live = LiveAggregates(log, max_cached)
-        self._arrived: deque[Pending] = deque()
+        self._arrived = Arrivals()
         self._returned: list[Pending] = []
         self._decided: deque[Pending] = deque()
         self._uncommitted: dict[CommandKey, Pending] = {}
@@ -86,6 +90,7 @@ class Executor:
         self._is_idle = asyncio.Event()
         self._is_idle.set()
         self._in_flight = 0
+        self._in_flight_of: Counter[str] = Counter()
         self._sequence = 0
 
     async def run(self) -> None:
@@ -118,11 +123,17 @@ class Executor:
         Raises:
             TidemarkError: it had no effect, except for DataLoss and Internal, where that is not
                 known.
-            Exhausted: TOO_MANY_COMMANDS: `max_in_flight` is reached.
+            Exhausted: TOO_MANY_COMMANDS: `max_in_flight` is reached, or `max_per_tenant`.
         """
         if self._in_flight >= self._max_in_flight:
             raise Exhausted(
                 "TOO_MANY_COMMANDS", "Too many commands are in flight", limit=self._max_in_flight
+            )
+        if self._in_flight_of[command.key.tenant_id] >= self._max_per_tenant:
+            raise Exhausted(
+                "TOO_MANY_COMMANDS",
+                "Too many commands of this tenant are in flight",
+                limit=self._max_per_tenant,
             )
         [answer] = await self.submit([command])
         if isinstance(answer, TidemarkError):
@@ -139,20 +150,27 @@ class Executor:
         call = Call(len(commands), stream)
         for slot, command in enumerate(commands):
             self._sequence += 1
-            self._arrived.append(Pending(command, call, slot, self._sequence))
+            self._arrived.add(Pending(command, call, slot, self._sequence))
+            self._in_flight_of[command.key.tenant_id] += 1
         self._in_flight += len(commands)
         self._is_idle.clear()
         self._has_arrivals.set()
         return call.done
 
-    async def room(self, count: int) -> None:
-        """Returns when there is room for so many more of a stream.
+    async def room(self, tenant_id: str, count: int) -> None:
+        """Returns when there is room for so many more of a tenant's stream.
 
         Half of what may be in flight is left to single commands; more than that at once goes alone.
         """
-        while self._in_flight and self._in_flight + count > self._max_in_flight // 2:
+        while not self._has_room_for(tenant_id, count):
             self._has_room.clear()
             await self._has_room.wait()
+
+    def _has_room_for(self, tenant_id: str, count: int) -> bool:
+        own = self._in_flight_of[tenant_id]
+        if own and own + count > self._max_per_tenant:
+            return False
+        return not self._in_flight or self._in_flight + count <= self._max_in_flight // 2
 
     # Deciding
 
@@ -171,12 +189,9 @@ class Executor:
 
     def _next_batch(self) -> list[Pending]:
         if self._returned:
-            # In the order in which they came, so that those for one aggregate take effect in it.
-            everything = sorted([*self._returned, *self._arrived], key=lambda each: each.sequence)
+            self._arrived.put_back(self._returned)
             self._returned.clear()
-            self._arrived = deque(everything)
-        count = min(len(self._arrived), MAX_DECIDED_AT_ONCE)
-        return [self._arrived.popleft() for _ in range(count)]
+        return self._arrived.take(MAX_DECIDED_AT_ONCE)
 
     async def _load(
         self, batch: Sequence[Pending]
@@ -443,6 +458,10 @@ class Executor:
         if answer is not None:
             pending.call.answer(pending.slot, answer)
         self._in_flight -= 1
+        tenant_id = pending.command.key.tenant_id
+        self._in_flight_of[tenant_id] -= 1
+        if self._in_flight_of[tenant_id] == 0:
+            del self._in_flight_of[tenant_id]
         if self._in_flight == 0:
             self._is_idle.set()
         self._has_room.set()

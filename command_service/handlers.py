@@ -8,7 +8,7 @@ from google.protobuf.message import Message
 
 from command_service.command import CommandTypes
 from command_service.executor import Executor
-from shared.rpc import Call
+from shared.call import Call
 from tidemark.v1.command_pb2 import CommandReceipt
 
 
@@ -26,4 +26,4 @@ class Commands:
         return self._execute
 
     async def _execute(self, message: Any, call: Call) -> CommandReceipt:
-        return await self._executor.execute(self._types.read(message, call.tenant_id))
+        return await self._executor.execute(self._types.read(message, call.tenant_id, call.actor))

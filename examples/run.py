@@ -5,6 +5,7 @@ import signal
 import sys
 from pathlib import Path
 
+from examples.dev_credentials import FOLDER, server_options, upstream_options
 from examples.services import Service, ServiceFailed, start_command_service, start_query_service
 
 DATA = Path("data")
@@ -25,9 +26,28 @@ Try, in another terminal, with .venv/bin on your PATH:
 
 """
 
+SECURE_BANNER = """
+Tidemark is up: commands on {commands}, queries on {queries}, data in {data}. Ctrl-C stops it.
 
-async def main(data: Path = DATA, commands: str = COMMANDS, queries: str = QUERIES) -> int:
+Both ask for a certificate and a token; the README's "Security" has a first call.
+
+"""
+
+
+async def main(
+    data: Path = DATA,
+    commands: str = COMMANDS,
+    queries: str = QUERIES,
+    credentials: Path | None = None,
+) -> int:
     """Runs both until a signal, or until one of them ends.
+
+    Args:
+        data: their folder.
+        commands: where the command service listens.
+        queries: where the query service listens.
+        credentials: folder of `examples.dev_credentials`, for services that ask everybody who
+            they are.
 
     Returns:
         The exit code: that of the first service which failed, or 0.
@@ -39,11 +59,15 @@ async def main(data: Path = DATA, commands: str = COMMANDS, queries: str = QUERI
     services: list[Service] = []
     codes = []
     try:
-        command = await start_command_service(data, commands)
+        server = server_options(credentials) if credentials else []
+        upstream = upstream_options(credentials) if credentials else []
+        command = await start_command_service(data, commands, *server)
         services.append(command)
-        query = await start_query_service(data, command.address, queries)
+        query = await start_query_service(data, command.address, queries, *server, *upstream)
         services.append(query)
-        banner = BANNER.format(commands=command.address, queries=query.address, data=data)
+        banner = (SECURE_BANNER if credentials else BANNER).format(
+            commands=command.address, queries=query.address, data=data
+        )
         sys.stdout.write(banner)
         sys.stdout.flush()
         await _until_end(stop, services)
@@ -67,4 +91,4 @@ async def _until_end(stop: asyncio.Event, services: list[Service]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main()))
+    sys.exit(asyncio.run(main(credentials=FOLDER if "--secure" in sys.argv else None)))

@@ -20,15 +20,10 @@ from query_service.verifying import verify_store
 from shared.event_log_service import EventLogService
 from shared.log.log import OutcomeUnknown
 from shared.log.sqlite import SqliteLog
-from shared.process import (
-    Insecure,
-    LogLevelOption,
-    MaxStreams,
-    announce,
-    die_of_unknown_outcome,
-    run,
-)
+from shared.options import ServerOptions, takes
+from shared.process import LogLevelOption, announce, die_of_unknown_outcome, run
 from shared.rpc import methods_of
+from shared.security.upstream import Upstream
 from shared.server import Server
 from shared.service_log import LogLevel
 from shared.verification import exit_code
@@ -59,24 +54,27 @@ def main() -> None:
 
 
 @app.command()
+@takes(upstream=Upstream, options=ServerOptions)
 def serve(
     listen: Annotated[
         str, typer.Option(envvar="TIDEMARK_LISTEN", help="HOST:PORT; port 0 is a free one.")
     ] = "127.0.0.1:50052",
-    upstream: Annotated[
-        str,
-        typer.Option(
-            envvar="TIDEMARK_UPSTREAM",
-            help="HOST:PORT of the command service, or of another query service, to follow.",
-        ),
-    ] = "127.0.0.1:50051",
     store: StoreOption = DEFAULT_STORE,
-    insecure: Insecure = False,
-    max_streams: MaxStreams = 2_000,
+    max_replay_events: Annotated[
+        int,
+        typer.Option(
+            envvar="TIDEMARK_MAX_REPLAY_EVENTS",
+            min=1,
+            help="Events that one Replay sends; beyond, RESOURCE_EXHAUSTED.",
+        ),
+    ] = 100_000,
     log_level: LogLevelOption = LogLevel.INFO,
+    *,
+    upstream: Upstream,
+    options: ServerOptions,
 ) -> None:
     """Serve queries, replays and events until SIGTERM or Ctrl-C."""
-    run(NAME, _serve(listen, upstream, store, insecure, max_streams), log_level)
+    run(NAME, _serve(listen, store, max_replay_events, upstream, options), log_level)
 
 
 @app.command()
@@ -89,10 +87,15 @@ def verify(store: StoreOption = DEFAULT_STORE) -> None:
 
 
 async def _serve(
-    listen: str, upstream: str, folder: Path, insecure: bool, max_streams: int
+    listen: str,
+    folder: Path,
+    max_replay_events: int,
+    upstream: Upstream,
+    options: ServerOptions,
 ) -> None:
+    upstream.check()
     async with (
-        Server(listen, insecure=insecure, max_streams=max_streams) as server,
+        Server(listen, options) as server,
         AsyncExitStack() as open_files,
     ):
         log = await SqliteLog.open(folder / "log.db", synchronous="NORMAL", with_receipts=False)
@@ -111,14 +114,18 @@ async def _serve(
             server.add(each.projection.service, methods_of(queries))
         aggregates = [projection.aggregate for projection in PROJECTIONS]
         services = query_pb2.DESCRIPTOR.services_by_name
-        server.add(services["ReplayService"], methods_of(Replay(log, past, aggregates)))
+        server.add(
+            services["ReplayService"], methods_of(Replay(log, past, aggregates, max_replay_events))
+        )
         server.add(services["ProjectionService"], methods_of(Projections(log, replica, projectors)))
         event_log = EventLogService(log, aggregates, lambda: replica.origin)
         server.add(EVENT_LOG_SERVICE, methods_of(event_log))
         address = await server.start()
         for projector in projectors:
             await projector.begin()
-        logger.info("serving", address=address, upstream=upstream, position=log.head.position)
+        logger.info(
+            "serving", address=address, upstream=upstream.upstream, position=log.head.position
+        )
         announce(NAME, address)
         try:
             async with asyncio.TaskGroup() as tasks:

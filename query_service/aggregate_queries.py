@@ -9,10 +9,10 @@ from google.protobuf.message import Message
 
 from query_service.past import Past, check_moment, not_found
 from query_service.projector import Projector
+from shared.call import Call
 from shared.checks import at_least, check, identifier
 from shared.event_log_service import HEARTBEAT_S
 from shared.log.log import AggregateKey
-from shared.rpc import Call
 
 
 async def get(projector: Projector, past: Past, request: Any, call: Call) -> tuple[Any, int]:

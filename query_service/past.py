@@ -10,10 +10,10 @@ from query_service.projector import Projector
 from query_service.states import KEPT_EVERY, KeptState
 from query_service.waiting import patience
 from shared.aggregates.aggregate import Aggregate, CorruptHistory
+from shared.call import Call
 from shared.checks import microseconds
 from shared.errors import DataLoss, NotFound, TidemarkError, Unavailable, invalid_field
 from shared.log.log import MAX_PAGE_EVENTS, AggregateKey, EventLog
-from shared.rpc import Call
 from tidemark.v1.event_pb2 import RecordedEvent
 from tidemark.v1.query_pb2 import AsOf
 

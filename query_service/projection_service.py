@@ -8,10 +8,10 @@ from google.protobuf.duration_pb2 import Duration
 from query_service.building import BATCH_EVENTS
 from query_service.projector import Projector
 from query_service.replica import Replica
+from shared.call import Call
 from shared.checks import check, text
 from shared.errors import NotFound
 from shared.log.log import EventLog
-from shared.rpc import Call
 from tidemark.v1.query_pb2 import (
     ListProjectionsRequest,
     ListProjectionsResponse,

@@ -14,10 +14,10 @@ from query_service.projection import Projection
 from query_service.states import KeptState, newest_kept_state
 from query_service.store import ProjectionStore
 from query_service.waiting import patience
+from shared.call import Call
 from shared.changes import Changes
 from shared.errors import DataLoss, Exhausted, Internal, TidemarkError, Unavailable
 from shared.log.log import AggregateKey, EventLog
-from shared.rpc import Call
 
 RETRY_S = 1.0
 """After an error of the machine, such as a full disk."""

@@ -5,19 +5,29 @@ from typing import Any
 
 from query_service.past import Moment, Past, check_moment, folded, not_found
 from shared.aggregates.aggregate import Aggregate, pack
+from shared.call import Call
 from shared.checks import at_least, check, identifier
-from shared.errors import invalid_field
+from shared.errors import Exhausted, invalid_field
 from shared.log.log import AggregateKey, EventLog
-from shared.rpc import Call
 from tidemark.v1.query_pb2 import ReplayRequest, ReplayResponse
 
 
 class Replay:
-    """Replays aggregates of the kinds given."""
+    """Replays aggregates of the kinds given.
 
-    def __init__(self, log: EventLog, past: Past, aggregates: Iterable[Aggregate[Any]]) -> None:
+    Args:
+        log: has their events.
+        past: folds them.
+        aggregates: the kinds.
+        max_events: that one call sends.
+    """
+
+    def __init__(
+        self, log: EventLog, past: Past, aggregates: Iterable[Aggregate[Any]], max_events: int
+    ) -> None:
         self._log = log
         self._past = past
+        self._max_events = max_events
         self._aggregates = {aggregate.name: aggregate for aggregate in aggregates}
 
     async def replay(self, request: ReplayRequest, call: Call) -> None:
@@ -60,6 +70,17 @@ class Replay:
         async for event in self._past.events(key, moment, after):
             if request.include_state:
                 state = folded(aggregate, state, event)
+            if event.version > request.after_version + self._max_events:
+                raise _too_long(self._max_events, event.version - 1)
             if event.version > request.after_version:
                 packed = pack(state) if state is not None else None
                 await call.send(ReplayResponse(event=event, state=packed))
+
+
+def _too_long(limit: int, last_version: int) -> Exhausted:
+    return Exhausted(
+        "REPLAY_TOO_LONG",
+        f"One call replays {limit} events: go on with after_version {last_version}",
+        limit=limit,
+        after_version=last_version,
+    )

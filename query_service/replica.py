@@ -11,6 +11,7 @@ from shared.errors import DataLoss, Exhausted, Unavailable
 from shared.event_log_service import Origin
 from shared.following import SILENCE_S, follow
 from shared.log.log import MICROSECONDS, EventLog, Head, time_of_timestamp
+from shared.security.upstream import Upstream
 from tidemark.internal.v1.stored_pb2 import StoredSubscribeResponse
 
 MAX_GATHERED_EVENTS = 4096
@@ -28,12 +29,12 @@ class Replica:
 
     Args:
         log: the copy.
-        upstream: HOST:PORT of the command service, or of a query service.
+        upstream: the command service, or a query service.
         on_fault: told when following has to stop because the two logs are not the same.
     """
 
     def __init__(
-        self, log: EventLog, upstream: str, on_fault: Callable[[], Awaitable[None]]
+        self, log: EventLog, upstream: Upstream, on_fault: Callable[[], Awaitable[None]]
     ) -> None:
         self._log = log
         self._upstream = upstream
@@ -117,7 +118,7 @@ class _Inbox:
         self._has_some = asyncio.Event()
         self._has_room = asyncio.Event()
 
-    async def fill(self, upstream: str) -> None:
+    async def fill(self, upstream: Upstream) -> None:
         """Follows an upstream from the head.
 
         Raises:

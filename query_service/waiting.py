@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from math import inf
 
+from shared.call import Call
 from shared.errors import Unavailable
-from shared.rpc import Call
 
 MAX_WAIT_S = 10.0
 """For a caller without a deadline."""

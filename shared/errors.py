@@ -61,6 +61,18 @@ def invalid_field(field: str, description: str) -> InvalidFields:
     return InvalidFields(FieldViolation(field, description))
 
 
+class Unauthenticated(TidemarkError):
+    """The credentials are missing, or are none."""
+
+    code = code_pb2.UNAUTHENTICATED
+
+
+class PermissionDenied(TidemarkError):
+    """The credentials are good, but not for this."""
+
+    code = code_pb2.PERMISSION_DENIED
+
+
 class NotFound(TidemarkError):
     """There is no such thing, or not at that moment."""
 
@@ -104,6 +116,13 @@ class Exhausted(TidemarkError):
 
     code = code_pb2.RESOURCE_EXHAUSTED
     retry_after = 1.0
+    is_verdict = False
+
+
+class DeadlineExceeded(TidemarkError):
+    """It took too long; it may yet take effect."""
+
+    code = code_pb2.DEADLINE_EXCEEDED
     is_verdict = False
 
 

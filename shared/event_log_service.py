@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared.aggregates.aggregate import Aggregate
+from shared.call import Call
 from shared.checks import (
     MAX_ID_BYTES,
     at_least,
@@ -25,7 +26,6 @@ from shared.log.log import (
     Page,
     timestamp_of,
 )
-from shared.rpc import Call
 from tidemark.internal.v1.stored_pb2 import StoredSubscribeResponse
 from tidemark.v1.event_pb2 import Checkpoint, SubscribeRequest
 

@@ -13,7 +13,10 @@ from grpc_status import rpc_status
 from shared.errors import DataLoss
 from shared.event_log_service import HEARTBEAT_S
 from shared.log.log import Head
-from shared.rpc import ERROR_DOMAIN, EVERY_TENANT, TENANT_HEADER
+from shared.rpc import ERROR_DOMAIN
+from shared.security.misconfigured import Misconfigured
+from shared.security.tenants import EVERY_TENANT, TENANT_HEADER
+from shared.security.upstream import Upstream
 from tidemark.internal.v1.stored_pb2 import StoredSubscribeResponse
 from tidemark.v1.event_pb2 import SubscribeRequest
 
@@ -24,25 +27,16 @@ SILENCE_S = 3 * HEARTBEAT_S
 MIN_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 1.0
 
-OPTIONS = [
-    # A page of about 1 MiB, and the one event that ends it.
-    ("grpc.max_receive_message_length", 8 << 20),
-    # What is named is the service itself, whatever proxy the environment names.
-    ("grpc.enable_http_proxy", 0),
-    # Each attempt connects anew, rather than by a connection that others have left behind.
-    ("grpc.use_local_subchannel_pool", 1),
-]
-
 logger = structlog.get_logger(__name__)
 
 
 async def follow(
-    upstream: str, resume_from: Callable[[], Head]
+    upstream: Upstream, resume_from: Callable[[], Head]
 ) -> AsyncGenerator[StoredSubscribeResponse, None]:
     """The whole log of another service, for every tenant, as it grows.
 
     Args:
-        upstream: HOST:PORT of a service that serves EventLogService.
+        upstream: a service that serves EventLogService.
         resume_from: what the reader has, asked whenever a connection is made.
 
     Raises:
@@ -57,35 +51,41 @@ async def follow(
             async with aclosing(_stream(upstream, have)) as responses:
                 async for response in responses:
                     if not is_following:
-                        logger.info("following", upstream=upstream, after=have.position)
+                        logger.info("following", upstream=upstream.upstream, after=have.position)
                     is_following = True
                     backoff = MIN_BACKOFF_S
                     yield response
         except grpc.aio.AioRpcError as error:
             _raise_if_diverged(error, have)
             logger.warning(
-                "upstream_away", upstream=upstream, code=error.code().name, why=error.details()
+                "upstream_away",
+                upstream=upstream.upstream,
+                code=error.code().name,
+                why=error.details(),
             )
         except TimeoutError:
-            logger.warning("upstream_silent", upstream=upstream, after_s=SILENCE_S)
+            logger.warning("upstream_silent", upstream=upstream.upstream, after_s=SILENCE_S)
+        except (OSError, Misconfigured) as error:
+            logger.warning("upstream_credentials_unusable", error=str(error))
         await asyncio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311  # no secret
         backoff = min(2 * backoff, MAX_BACKOFF_S)
 
 
-async def _stream(upstream: str, have: Head) -> AsyncGenerator[StoredSubscribeResponse, None]:
+async def _stream(upstream: Upstream, have: Head) -> AsyncGenerator[StoredSubscribeResponse, None]:
     """One stream, on a connection of its own: that of a stream which fell silent may be dead.
 
     Raises:
         TimeoutError: it has fallen silent.
     """
-    async with grpc.aio.insecure_channel(upstream, options=OPTIONS) as channel:
+    channel, credentials = await upstream.connect()
+    async with channel:
         subscribe = channel.unary_stream(
             METHOD,
             request_serializer=SubscribeRequest.SerializeToString,
             response_deserializer=StoredSubscribeResponse.FromString,
         )
         request = SubscribeRequest(after_position=have.position, after_digest=have.digest)
-        stream = subscribe(request, metadata=((TENANT_HEADER, EVERY_TENANT),))
+        stream = subscribe(request, metadata=((TENANT_HEADER, EVERY_TENANT), *credentials))
         try:
             while True:
                 async with asyncio.timeout(SILENCE_S):

@@ -1,24 +1,31 @@
-"""The services that come with gRPC, health and reflection, with requests parsed as ours are.
+"""The services that come with gRPC, with requests parsed as ours are.
 
 As they come, bytes that do not parse are answered with UNKNOWN and leave a traceback in the log.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
-from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
+from grpc_channelz.v1 import channelz, channelz_pb2
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 from grpc_status import rpc_status
 
-from shared.errors import InvalidArgument
-from shared.rpc import ServicerContext, parser, status_of
+from shared.call import Call, ServicerContext
+from shared.errors import InvalidArgument, NotFound
+from shared.options import ServerOptions
+from shared.rpc import parser, status_of
 
 HEALTH: Any = health_pb2.DESCRIPTOR.services_by_name["Health"]
+CHANNELZ: Any = channelz_pb2.DESCRIPTOR.services_by_name["Channelz"]
 REFLECTION: Any = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
+
+Diagnostic = tuple[ServiceDescriptor, Callable[[MethodDescriptor], Any]]
 
 
 def health_handler(servicer: Any) -> grpc.GenericRpcHandler:
@@ -34,23 +41,44 @@ def health_handler(servicer: Any) -> grpc.GenericRpcHandler:
     return grpc.method_handlers_generic_handler(HEALTH.full_name, handlers)
 
 
-def reflection_handler(services: Iterable[str]) -> grpc.GenericRpcHandler:
-    """Handlers of reflection, which tells of services by their full names."""
-    servicer: Any = reflection.aio.ReflectionServicer(services)
-    [method] = REFLECTION.methods
-    parse = parser(method)
+def diagnostics(options: ServerOptions, services: Iterable[str]) -> Iterator[Diagnostic]:
+    """What the options want to be served, beside health.
 
-    async def handle(raw: AsyncIterator[bytes], context: ServicerContext) -> AsyncIterator[Message]:
-        async with _refusing(context):
-            requests = (parse(each) async for each in raw)
-            async for response in servicer.ServerReflectionInfo(requests, context):
-                yield response
+    Args:
+        options: of the server.
+        services: the full names of those that it serves otherwise.
+    """
+    known = [*services, HEALTH.full_name]
+    if options.channelz:
+        known.append(CHANNELZ.full_name)
+        yield CHANNELZ, methods_of_servicer(channelz.aio.ChannelzServicer())
+    if not options.no_reflection:
+        known.append(REFLECTION.full_name)
+        yield REFLECTION, methods_of_servicer(reflection.aio.ReflectionServicer(known))
 
-    handler: Any = grpc.stream_stream_rpc_method_handler(
-        handle,
-        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
-    )
-    return grpc.method_handlers_generic_handler(REFLECTION.full_name, {method.name: handler})
+
+def methods_of_servicer(servicer: object) -> Callable[[MethodDescriptor], Any]:
+    """Answers each RPC with the servicer's method of that name."""
+
+    def method_of(method: MethodDescriptor) -> Any:
+        function = getattr(servicer, method.name)
+
+        async def answer(request: Message, call: Call) -> Message:
+            response: Message | None = await function(request, call.context)
+            if response is None:
+                raise NotFound("NOT_FOUND", "There is no such thing")
+            return response
+
+        async def stream(requests: AsyncIterator[Message], call: Call) -> None:
+            task = asyncio.current_task()
+            assert task is not None  # noqa: S101  # a handler runs in a task
+            with call.drain.calling(task.cancel):
+                async for response in function(requests, call.context):
+                    await call.send(response)
+
+        return stream if method.server_streaming else answer
+
+    return method_of
 
 
 def _parsing(

@@ -12,7 +12,7 @@ import typer
 
 from shared import service_log
 from shared.errors import TidemarkError
-from shared.server import InsecureListen
+from shared.security.misconfigured import Misconfigured
 from shared.service_log import LogLevel
 
 EXIT_OUTCOME_UNKNOWN = 70
@@ -23,22 +23,6 @@ took nearly half of the time under load."""
 
 logger = structlog.get_logger(__name__)
 
-Insecure = Annotated[
-    bool,
-    typer.Option(
-        "--insecure",
-        envvar="TIDEMARK_INSECURE",
-        help="Listen without TLS on an address that other machines can reach.",
-    ),
-]
-MaxStreams = Annotated[
-    int,
-    typer.Option(
-        envvar="TIDEMARK_MAX_STREAMS",
-        min=1,
-        help="Streams open at once; beyond, RESOURCE_EXHAUSTED.",
-    ),
-]
 LogLevelOption = Annotated[
     LogLevel,
     typer.Option("--log-level", envvar="TIDEMARK_LOG_LEVEL", help="The least that is logged."),
@@ -56,7 +40,7 @@ def run(name: str, service: Coroutine[Any, Any, None], log_level: LogLevel) -> N
     gc.set_threshold(*GC_THRESHOLDS)
     try:
         asyncio.run(service)
-    except (TidemarkError, InsecureListen, OSError) as error:
+    except (TidemarkError, Misconfigured, OSError) as error:
         sys.stderr.write(f"{name}: {error}\n")
         raise typer.Exit(1) from error
 

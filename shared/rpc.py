@@ -8,7 +8,6 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import Any, TypeVar
 
 import grpc
@@ -20,9 +19,11 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from shared.call import Call, ServicerContext
 from shared.changes import Changes
-from shared.checks import id_violations
+from shared.drain import Drain
 from shared.errors import (
+    DeadlineExceeded,
     Exhausted,
     Internal,
     InvalidArgument,
@@ -30,125 +31,19 @@ from shared.errors import (
     Refused,
     TidemarkError,
     Unavailable,
-    invalid_field,
 )
+from shared.security.authorization import Authorization, check_demands
+from shared.security.limits import Limit, LimitOptions
+from shared.security.tokens import expired
 
 ERROR_DOMAIN = "tidemark"
-TENANT_HEADER = "x-tenant-id"
-DEFAULT_TENANT = "default"
-EVERY_TENANT = "*"
 
 MAX_CALLS = 50_000
 """Of all kinds, being answered at once."""
 
-ServicerContext = grpc.aio.ServicerContext[bytes, bytes]
 Request = TypeVar("Request", bound=Message)
 
 logger = structlog.get_logger(__name__)
-
-
-class Drain:
-    """The end of a service: what is begun is finished, and streams are told to end."""
-
-    def __init__(self) -> None:
-        self.is_on = False
-        self._callbacks: set[Callable[[], object]] = set()
-
-    def start(self) -> None:
-        """Calls everyone who asked."""
-        self.is_on = True
-        for callback in list(self._callbacks):
-            callback()
-
-    @contextmanager
-    def calling(self, callback: Callable[[], object]) -> Iterator[None]:
-        """Has the callback called when the end comes, or at once if it has come."""
-        self._callbacks.add(callback)
-        try:
-            if self.is_on:
-                callback()
-            yield
-        finally:
-            self._callbacks.discard(callback)
-
-
-class Call:
-    """One call: who makes it, how long it may take, and where its responses go."""
-
-    def __init__(self, context: ServicerContext, drain: Drain) -> None:
-        self._context = context
-        self.drain = drain
-        self._headers: asyncio.Future[None] | None = None
-
-    @property
-    def tenant_id(self) -> str:
-        """The tenant whose data the call is about.
-
-        Raises:
-            InvalidFields: the header is no tenant's id, or asks for every tenant.
-        """
-        tenant_id = self._tenant_header()
-        if tenant_id == EVERY_TENANT:
-            raise invalid_field(TENANT_HEADER, "every tenant is for Subscribe alone")
-        return tenant_id
-
-    @property
-    def tenant_id_or_every(self) -> str | None:
-        """The same, or None for every tenant.
-
-        Raises:
-            InvalidFields: the header is no tenant's id.
-        """
-        tenant_id = self._tenant_header()
-        return None if tenant_id == EVERY_TENANT else tenant_id
-
-    @property
-    def time_remaining(self) -> float | None:
-        """Seconds to the caller's deadline; None: it has none."""
-        return self._context.time_remaining()
-
-    @property
-    def is_cancelled(self) -> bool:
-        """Whether the caller has given up."""
-        return self._context.cancelled()
-
-    async def send(self, response: Message) -> None:
-        """Sends one response of a stream; returns when the peer can take more."""
-        if self._headers is None:
-            self._headers = asyncio.ensure_future(self._context.send_initial_metadata(()))
-            # If the caller hangs up now, nobody waits for them any more.
-            self._headers.add_done_callback(_look_at)
-            await asyncio.shield(self._headers)
-        await self._context.write(response.SerializeToString())
-
-    async def end(self, status: status_pb2.Status) -> None:
-        """Ends the call with an error."""
-        # Headers that went with the first response would be sent again if that was interrupted,
-        # which gRPC refuses, and the caller would never see the status.
-        if self._headers is not None:
-            await self._headers
-        await self._context.abort_with_status(rpc_status.to_status(status))
-
-    def _tenant_header(self) -> str:
-        metadata = self._context.invocation_metadata() or ()
-        given = [value for name, value in metadata if name == TENANT_HEADER]
-        if not given:
-            return DEFAULT_TENANT
-        if len(given) > 1:
-            raise invalid_field(TENANT_HEADER, "must be given once")
-        return _checked_tenant_id(given[0])
-
-
-@lru_cache(maxsize=10_000)
-def _checked_tenant_id(tenant_id: str | bytes) -> str:
-    if isinstance(tenant_id, bytes) or not tenant_id:
-        raise invalid_field(TENANT_HEADER, "must not be empty")
-    if not tenant_id.isascii():
-        # Headers are: of what else comes gRPC makes the same text of different bytes.
-        raise invalid_field(TENANT_HEADER, "must be ASCII")
-    if violations := id_violations(TENANT_HEADER, tenant_id):
-        raise InvalidFields(*violations)
-    return tenant_id
 
 
 UnaryMethod = Callable[[Any, Call], Awaitable[Message]]
@@ -160,13 +55,18 @@ class Calls:
     """What the calls of one server have in common: their limit, their number, their end.
 
     Args:
-        max_streams: server-streaming calls open at once; beyond, RESOURCE_EXHAUSTED.
+        limits: beyond which a call is refused.
+        authorization: lets callers in; None: everybody comes in.
     """
 
-    def __init__(self, max_streams: int) -> None:
+    def __init__(self, limits: LimitOptions, authorization: Authorization | None = None) -> None:
         self.drain = Drain()
-        self._max_streams = max_streams
-        self._streams = 0
+        self._authorization = authorization
+        self._deadline_s = limits.default_deadline
+        self._calls = Limit("TOO_MANY_CALLS", "calls", MAX_CALLS, limits.max_calls_per_caller)
+        self._streams = Limit(
+            "TOO_MANY_STREAMS", "open streams", limits.max_streams, limits.max_streams_per_caller
+        )
         self._active = 0
         self._refusals = Changes()
         self._is_idle = asyncio.Event()
@@ -193,7 +93,11 @@ class Calls:
         Args:
             service: the service.
             method_of: gives the function that answers an RPC.
+
+        Raises:
+            LookupError: what an RPC demands of its callers is not said.
         """
+        check_demands(service)
         return grpc.method_handlers_generic_handler(
             service.full_name,
             {method.name: self._method(method, method_of(method)) for method in service.methods},
@@ -210,11 +114,14 @@ class Calls:
         parse = parser(method)
 
         async def handle(raw: bytes, context: ServicerContext) -> bytes:
+            call = Call(context, self.drain)
             try:
                 self._begin()
                 try:
-                    response = await function(parse(raw), Call(context, self.drain))
-                    return response.SerializeToString()
+                    await self._admit(method, call)
+                    with self._calls.one(call.identity):
+                        response = await self._in_time(function, parse(raw), call)
+                        return response.SerializeToString()
                 finally:
                     self._end()
             except TidemarkError as error:
@@ -226,6 +133,28 @@ class Calls:
             raise AssertionError("abort returned")
 
         return handle
+
+    async def _in_time(self, function: UnaryMethod, request: Message, call: Call) -> Message:
+        """Answers a call, whose caller may have set no bound to it.
+
+        Raises:
+            DeadlineExceeded: then there is one.
+        """
+        if call.time_remaining is not None:
+            return await function(request, call)
+        timeout = asyncio.timeout(self._deadline_s)
+        try:
+            async with timeout:
+                return await function(request, call)
+        except TimeoutError as error:
+            if not timeout.expired():
+                raise
+            raise DeadlineExceeded(
+                "DEFAULT_DEADLINE",
+                f"It took longer than {self._deadline_s} s, which is the deadline of a call"
+                " without one",
+                limit=str(self._deadline_s),
+            ) from error
 
     def _stream(self, method: MethodDescriptor, function: StreamMethod) -> Any:
         parse = parser(method)
@@ -247,6 +176,17 @@ class Calls:
 
         return handle
 
+    async def _admit(self, method: MethodDescriptor, call: Call) -> None:
+        """Notes who makes a call, before anybody looks at what it asks for.
+
+        Raises:
+            TidemarkError: they may not.
+        """
+        if self._authorization is not None:
+            call.identity = await self._authorization.admit(
+                method, call.headers, call.context.auth_context
+            )
+
     async def _run_stream(
         self,
         method: MethodDescriptor,
@@ -258,19 +198,21 @@ class Calls:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # a handler runs in a task
         try:
-            with (
-                self._counted(),
-                self._counted_stream(),
-                self.drain.calling(task.cancel if cancel else _nothing),
-            ):
-                await function()
+            with self._counted():
+                await self._admit(method, call)
+                with (
+                    self._streams.one(call.identity),
+                    self.drain.calling(task.cancel if cancel else _nothing),
+                    call.ending(task),
+                ):
+                    await function()
         except TidemarkError as error:
             status = status_of(error, method)
         except asyncio.CancelledError:
-            if not self.drain.is_on or call.is_cancelled:
+            if call.is_cancelled or not (self.drain.is_on or call.has_expired):
                 raise
             task.uncancel()
-            status = status_of(_draining(), method)
+            status = status_of(expired() if call.has_expired else _draining(), method)
         except Exception:
             logger.exception("call_failed_unexpectedly", rpc=method.full_name)
             status = status_of(Internal())
@@ -299,16 +241,6 @@ class Calls:
         self._active -= 1
         if self._active == 0:
             self._is_idle.set()
-
-    @contextmanager
-    def _counted_stream(self) -> Iterator[None]:
-        if self._streams >= self._max_streams:
-            raise Exhausted("TOO_MANY_STREAMS", "Too many open streams", limit=self._max_streams)
-        self._streams += 1
-        try:
-            yield
-        finally:
-            self._streams -= 1
 
 
 def methods_of(implementation: object) -> Callable[[MethodDescriptor], Any]:
@@ -373,12 +305,6 @@ def parser(method: MethodDescriptor) -> Callable[[bytes], Message]:
             raise InvalidArgument("MALFORMED_REQUEST", f"Not a valid {name}") from error
 
     return parse
-
-
-def _look_at(future: asyncio.Future[None]) -> None:
-    """Keeps asyncio from calling a failure forgotten."""
-    if not future.cancelled():
-        future.exception()
 
 
 def _nothing() -> None:

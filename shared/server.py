@@ -1,7 +1,6 @@
 """A gRPC server as both services run it: where it listens, what it says of itself, how it ends."""
 
 import asyncio
-import ipaddress
 import signal
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -12,10 +11,24 @@ import structlog
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from grpc_health.v1 import health, health_pb2
 
-from shared.grpc_services import HEALTH, REFLECTION, health_handler, reflection_handler
+from shared.garbage import collect_garbage
+from shared.grpc_services import HEALTH, diagnostics, health_handler
+from shared.options import ServerOptions
 from shared.rpc import Calls
+from shared.security.authentication import Authentication
+from shared.security.authorization import Authorization, check_demands
+from shared.security.listening import check_listen
+from shared.security.misconfigured import Misconfigured
+from shared.security.tls import ServerTls
 
 MAX_REQUEST_BYTES = 4 << 20
+MAX_METADATA_BYTES = 16 << 10
+UNARY_CALLS = 150
+"""Of one connection, beside as many streams as its caller may have. A client waits with more; one
+that sends a greater number at once may be told UNAVAILABLE for some. What a peer sends in vain is
+held until it is refused, so this bounds that, too."""
+
+HANDSHAKE_S = 10
 GRACE_S = 10.0
 """How long calls may take to end once the service is told to stop."""
 
@@ -30,6 +43,10 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 OPTIONS = [
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+    # Who connects and says nothing is let go.
+    ("grpc.server_handshake_timeout_ms", 1000 * HANDSHAKE_S),
     # A peer that has vanished is noticed within 15 s, and clients may look as often as every 10 s.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
@@ -43,39 +60,46 @@ OPTIONS = [
 logger = structlog.get_logger(__name__)
 
 
-class InsecureListen(Exception):
-    """The address is reachable from elsewhere, and nobody said that this is wanted."""
-
-
 class Server:
     """An async context manager: from entering, signals only ask; on leaving, all is cut off.
 
     Args:
         listen: HOST:PORT; port 0 is a free one.
-        insecure: listen without TLS on an address that other machines can reach.
-        max_streams: streams open at once.
+        options: how to listen, and what may be asked of it.
 
     Raises:
-        OSError: it is no address.
-        InsecureListen: it needs `insecure`.
+        OSError: it is no address, or a file cannot be read.
+        Misconfigured: the options are not safe, or do not go together.
     """
 
-    def __init__(self, listen: str, *, insecure: bool, max_streams: int) -> None:
-        host, _, port = listen.rpartition(":")
-        if not (host and port.isdecimal() and int(port) < 1 << 16):
-            raise OSError(f"{listen!r} is not HOST:PORT")
-        if not insecure and not _is_loopback(listen):
-            raise InsecureListen(
-                f"{listen} can be reached from other machines, and there is no TLS: listen on"
-                " 127.0.0.1, or say --insecure if the network is trusted"
-            )
+    def __init__(self, listen: str, options: ServerOptions = ServerOptions()) -> None:  # noqa: B008  # it cannot change
+        self._tls = _tls(options)
+        self._authentication = Authentication(
+            options, has_client_certificates=options.tls_client_ca is not None
+        )
+        check_listen(
+            listen,
+            has_tls=self._tls is not None,
+            asks=self._authentication.is_on,
+            insecure=options.insecure,
+        )
         self._listen = listen
-        self._calls = Calls(max_streams)
-        self._server = grpc.aio.server(options=OPTIONS)
+        self._options = options
+        authorization = Authorization(self._authentication) if self._authentication.is_on else None
+        self._calls = Calls(options, authorization)
+        streams = options.max_streams_per_caller if authorization else options.max_streams
+        self._grpc_options = [
+            *OPTIONS,
+            ("grpc.max_concurrent_streams", streams + UNARY_CALLS),
+            ("grpc.enable_channelz", int(options.channelz)),
+        ]
+        self._server = grpc.aio.server(options=self._grpc_options)
         self._health = health.aio.HealthServicer()
         self._handlers: list[grpc.GenericRpcHandler] = []
         self._services: list[str] = []
         self._signal = asyncio.Event()
+        self._tasks = asyncio.TaskGroup()
+        self._running: list[asyncio.Task[None]] = []
 
     def add(self, service: ServiceDescriptor, method_of: Callable[[MethodDescriptor], Any]) -> None:
         """Serves a service; see `shared.rpc.Calls.handler`."""
@@ -95,12 +119,20 @@ class Server:
 
         Raises:
             OSError: the address cannot be had.
+            Misconfigured: what the credentials are judged by cannot be read.
         """
-        known = [*self._services, HEALTH.full_name, REFLECTION.full_name]
-        self._handlers += [health_handler(self._health), reflection_handler(known)]
+        await self._authentication.read()
+        ours = list(self._services)
+        # It is open to all, and its streams have no part in a drain.
+        check_demands(HEALTH)
+        self._handlers.append(health_handler(self._health))
+        for service, method_of in diagnostics(self._options, ours):
+            self.add(service, method_of)
         port = await self._start_grpc()
         self._listen = f"{self._listen.rpartition(':')[0]}:{port}"
-        await self.set_health(["", *self._services], True)
+        for running in (self._authentication.run(), collect_garbage()):
+            self._running.append(self._tasks.create_task(running))
+        await self.set_health(["", *ours], True)
         return self._listen
 
     async def serve_until_signal(self) -> None:
@@ -133,7 +165,10 @@ class Server:
         """Has gRPC listen; the port it got."""
         self._server.add_generic_rpc_handlers(self._handlers)
         try:
-            port = self._server.add_insecure_port(self._listen)
+            if self._tls is None:
+                port = self._server.add_insecure_port(self._listen)
+            else:
+                port = self._server.add_secure_port(self._listen, self._tls.credentials())
         except RuntimeError as error:
             raise OSError(f"Cannot listen on {self._listen}: {error}") from error
         await self._server.start()
@@ -151,24 +186,28 @@ class Server:
             except Exception:
                 logger.exception("grpc_stopped")
                 await self._server.stop(FLUSH_S)
-                self._server = grpc.aio.server(options=OPTIONS)
+                self._server = grpc.aio.server(options=self._grpc_options)
                 await self._start_grpc()
 
     async def __aenter__(self) -> "Server":
+        await self._tasks.__aenter__()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signal.set)
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        for task in self._running:
+            task.cancel()
         await self._server.stop(None)
+        await self._tasks.__aexit__(None, None, None)
 
 
-def _is_loopback(listen: str) -> bool:
-    host = listen.rpartition(":")[0].strip("[]")
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def _tls(options: ServerOptions) -> ServerTls | None:
+    if (options.tls_cert is None) != (options.tls_key is None):
+        raise Misconfigured("--tls-cert and --tls-key go together")
+    if options.tls_cert and options.tls_key:
+        return ServerTls(options.tls_cert, options.tls_key, options.tls_client_ca)
+    if options.tls_client_ca:
+        raise Misconfigured("--tls-client-ca needs --tls-cert and --tls-key")
+    return None

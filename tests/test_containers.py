@@ -346,7 +346,7 @@ async def test_the_installed_services_run_as_compose_runs_them(
 
 
 async def test_a_health_check_says_what_a_service_says_of_itself() -> None:
-    async with Server("127.0.0.1:0", insecure=False, max_streams=1) as server:
+    async with Server("127.0.0.1:0") as server:
         address = await server.start()
         assert await healthcheck.health_of(address) == "SERVING"
         await server.set_health(["one"], is_serving=False)

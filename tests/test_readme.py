@@ -12,7 +12,9 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from examples.services import Service
+from examples import dev_credentials
+from examples.dev_credentials import server_options, upstream_options
+from examples.services import Service, start_command_service, start_query_service
 from shared.log.opening import names_a_log
 from shared.log.sqlite import SqliteLog
 from tests.log.builders import commit, ship
@@ -195,7 +197,7 @@ async def test_events_go_on_to_celery_as_the_readme_says(tmp_path: Path) -> None
 
 
 def test_the_make_targets_that_the_readme_names_are_there() -> None:
-    named = re.findall(r"^make (\w+)$|`make (\w+)`", README, re.MULTILINE)
+    named = re.findall(r"^make ([\w-]+)$|`make ([\w-]+)`", README, re.MULTILINE)
     targets = {block or inline for block, inline in named}
     assert {"demo", "test", "run", "install", "proto"} <= targets
     for target in targets:
@@ -245,6 +247,33 @@ def test_the_url_that_the_readme_serves_from_is_one() -> None:
     *command, url = shlex.split(snippet.content)
     assert command == ["python", "-m", "command_service", "serve", "--log"]
     assert names_a_log(url)
+
+
+async def test_a_call_over_mutual_tls_with_a_token_goes_as_the_readme_says(
+    tmp_path: Path,
+) -> None:
+    [(snippet, expected)] = [each for each in expected_after() if each[0].kind == "sh secure"]
+    credentials = tmp_path / "dev-credentials"
+    dev_credentials.make(credentials)
+    server = server_options(credentials)
+    command = await start_command_service(
+        tmp_path, "127.0.0.1:0", *server, log=tmp_path / "command.log"
+    )
+    try:
+        options = [*server, *upstream_options(credentials)]
+        query = await start_query_service(
+            tmp_path, command.address, "127.0.0.1:0", *options, log=tmp_path / "query.log"
+        )
+        try:
+            script = snippet.content.replace("dev-credentials", str(credentials))
+            assert_shown(expected, await asyncio.to_thread(execute, script, command, query))
+        finally:
+            await query.stop()
+    finally:
+        await command.stop()
+    modes = {file.name: file.stat().st_mode & 0o777 for file in credentials.iterdir()}
+    assert set(modes.values()) == {0o600}
+    assert credentials.stat().st_mode & 0o777 == 0o700
 
 
 async def test_the_lighthouse_can_be_added_as_the_readme_says(tmp_path: Path) -> None:
@@ -303,6 +332,10 @@ def copy_with_lighthouse(project: Path) -> list[str]:
         project / "command_service/aggregates/__init__.py", "LIGHTHOUSE_RULES", "USER_RULES"
     )
     add_to_list(project / "query_service/projections/__init__.py", "LIGHTHOUSES", "USERS")
+    [demands] = [each.content for each in snippets() if each.kind == "python demands"]
+    table = project / "shared/security/authorization.py"
+    begin = "DEMANDS: dict[str, Demand] = {\n"
+    table.write_text(table.read_text().replace(begin, begin + demands))
     return [each.path for each in added if each.path.endswith(".py")]
 
 

@@ -20,8 +20,8 @@ from typing import Annotated, Any
 import grpc
 import typer
 
+from shared.call import ServicerContext
 from shared.process import announce
-from shared.rpc import ServicerContext
 from shared.server import OPTIONS
 from tidemark.v1.command_pb2 import ExecuteRequest
 from tidemark.v1.user_pb2 import ChangeUserBalance

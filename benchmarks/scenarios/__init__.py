@@ -4,6 +4,7 @@ from benchmarks.scenario import Group
 from benchmarks.scenarios.bulk import BULK
 from benchmarks.scenarios.commands import COMMANDS
 from benchmarks.scenarios.growth import GROWTH
+from benchmarks.scenarios.neighbours import NEIGHBOURS
 from benchmarks.scenarios.peers import PEERS
 from benchmarks.scenarios.postgres import POSTGRES
 from benchmarks.scenarios.queries import QUERIES
@@ -22,6 +23,7 @@ GROUPS: tuple[Group, ...] = (
     QUERIES,
     SUBSCRIBERS,
     VISIBILITY,
+    NEIGHBOURS,
     STARTUP,
     GROWTH,
     SOAK,

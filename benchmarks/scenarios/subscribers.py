@@ -23,7 +23,7 @@ from benchmarks.rounds import Notes
 from benchmarks.scenario import Comparison, Group, Scenario, Side
 from benchmarks.stage import Stage
 from examples.services import Service
-from shared.rpc import EVERY_TENANT
+from shared.security.tenants import EVERY_TENANT
 from tidemark.v1.event_pb2 import EventFilter, SubscribeRequest, SubscribeResponse
 
 DEFAULT_TENANT = ""

@@ -12,9 +12,9 @@ from query_service.projection import Projection
 from query_service.projector import Projector
 from query_service.states import States
 from shared.aggregates.ship import SHIP
+from shared.call import Call
 from shared.checks import check, text
 from shared.errors import invalid_field
-from shared.rpc import Call
 from tidemark.v1 import ship_pb2
 from tidemark.v1.event_pb2 import RecordedEvent
 from tidemark.v1.ship_pb2 import (

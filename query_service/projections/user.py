@@ -9,9 +9,9 @@ from query_service.past import Moment, Past
 from query_service.projection import Projection
 from query_service.projector import Projector
 from shared.aggregates.user import USER
+from shared.call import Call
 from shared.checks import check, identifier
 from shared.log.log import AggregateKey
-from shared.rpc import Call
 from tidemark.v1 import user_pb2
 from tidemark.v1.user_pb2 import (
     BalanceChange,

@@ -5,6 +5,7 @@ import json
 import signal
 import sys
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +19,9 @@ from query_service.relay.targets import TargetKind, open_target
 from shared.json_events import to_dict
 from shared.json_messages import JsonObject
 from shared.log.log import timestamp_of
+from shared.options import takes
 from shared.process import LogLevelOption, announce, run
+from shared.security.upstream import Upstream
 from shared.service_log import LogLevel
 from tidemark.v1.event_pb2 import RecordedEvent
 
@@ -39,6 +42,19 @@ StoreOption = Annotated[
 DEFAULT_STORE = Path("data/relay")
 
 
+@dataclass(frozen=True)
+class Followed(Upstream):
+    """The query service whose events are passed on."""
+
+    upstream: Annotated[
+        str,
+        typer.Option(
+            envvar="TIDEMARK_UPSTREAM", help="HOST:PORT of the query service that is followed."
+        ),
+    ] = "127.0.0.1:50052"
+
+
+@takes(upstream=Followed)
 def relay_command(
     to: ToOption,
     broker: Annotated[
@@ -53,14 +69,10 @@ def relay_command(
             help="Queues, tidemark-0 and on. An aggregate's events are all in one.",
         ),
     ] = 1,
-    upstream: Annotated[
-        str,
-        typer.Option(
-            envvar="TIDEMARK_UPSTREAM", help="HOST:PORT of the query service that is followed."
-        ),
-    ] = "127.0.0.1:50052",
     store: StoreOption = DEFAULT_STORE,
     log_level: LogLevelOption = LogLevel.INFO,
+    *,
+    upstream: Followed,
 ) -> None:
     """Pass every event on to a task queue, at least once, until SIGTERM or Ctrl-C.
 
@@ -90,7 +102,8 @@ def _file_of(store: Path, to: TargetKind) -> Path:
     return store / f"{to.value}.db"
 
 
-async def _relay(upstream: str, target: Target, path: Path) -> None:
+async def _relay(upstream: Upstream, target: Target, path: Path) -> None:
+    upstream.check()
     progress = await Progress.open(path)
     try:
         relaying = asyncio.create_task(Relay(upstream, target, progress).run(), name=NAME)
@@ -98,7 +111,7 @@ async def _relay(upstream: str, target: Target, path: Path) -> None:
             asyncio.get_running_loop().add_signal_handler(number, relaying.cancel)
         logger.info(
             "relaying",
-            upstream=upstream,
+            upstream=upstream.upstream,
             target=target.address,
             position=progress.head.position,
             parked=progress.parked_count,

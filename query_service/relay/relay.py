@@ -23,6 +23,7 @@ from query_service.relay.target import NotTaken, Target, Unsendable
 from shared.errors import DataLoss, Exhausted, Unavailable
 from shared.following import follow
 from shared.log.log import Head, chain
+from shared.security.upstream import Upstream
 from tidemark.internal.v1.stored_pb2 import StoredSubscribeResponse
 from tidemark.v1.event_pb2 import RecordedEvent
 
@@ -56,12 +57,12 @@ class Relay:
     """Passes on what another service has in its log.
 
     Args:
-        upstream: HOST:PORT of a service that serves EventLogService.
+        upstream: a service that serves EventLogService.
         target: what the events are passed on to.
         progress: where it begins.
     """
 
-    def __init__(self, upstream: str, target: Target, progress: Progress) -> None:
+    def __init__(self, upstream: Upstream, target: Target, progress: Progress) -> None:
         self._upstream = upstream
         self._target = target
         self._progress = progress

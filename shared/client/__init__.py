@@ -24,7 +24,7 @@ from shared.client.retrying import NOT_NOW, OUTCOME_UNKNOWN, retried
 from shared.client.stubs import callable_of, is_command, services
 from shared.client.subscription import subscribe
 from shared.errors import TidemarkError
-from shared.rpc import EVERY_TENANT
+from shared.security.tenants import EVERY_TENANT
 from tidemark.v1.command_pb2 import CommandReceipt
 from tidemark.v1.event_pb2 import SubscribeRequest, SubscribeResponse
 

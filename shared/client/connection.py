@@ -5,7 +5,7 @@ from pathlib import Path
 
 import grpc
 
-from shared.rpc import DEFAULT_TENANT, TENANT_HEADER
+from shared.security.tenants import DEFAULT_TENANT, TENANT_HEADER
 
 OPTIONS = [
     # A page of about 1 MiB, and the one event that ends it.

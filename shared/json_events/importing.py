@@ -26,7 +26,7 @@ from shared.log.log import (
     time_of,
     timestamp_of,
 )
-from shared.rpc import EVERY_TENANT
+from shared.security.tenants import EVERY_TENANT
 from tidemark.v1.event_pb2 import RecordedEvent
 
 MAX_PROBLEMS = 20

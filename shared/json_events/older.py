@@ -16,7 +16,7 @@ import uuid_utils
 from shared.json_events import EventTypes, NotAnEvent, payload_of
 from shared.json_messages import JsonObject
 from shared.log.log import MICROSECONDS, timestamp_of
-from shared.rpc import DEFAULT_TENANT
+from shared.security.tenants import DEFAULT_TENANT
 from tidemark.v1.event_pb2 import RecordedEvent
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

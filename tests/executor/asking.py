@@ -37,12 +37,17 @@ async def running(
     log: EventLog,
     *,
     max_in_flight: int = 16_384,
+    max_per_tenant: int = 4_096,
     max_cached: int = 20_000,
     snapshot_every: int = 100,
 ) -> AsyncIterator[Executor]:
     """An executor that executes, and at the end has answered everything."""
     executor = Executor(
-        log, max_in_flight=max_in_flight, max_cached=max_cached, snapshot_every=snapshot_every
+        log,
+        max_in_flight=max_in_flight,
+        max_per_tenant=max_per_tenant,
+        max_cached=max_cached,
+        snapshot_every=snapshot_every,
     )
     executing = asyncio.create_task(executor.run())
     try:

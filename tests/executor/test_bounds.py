@@ -5,7 +5,7 @@ import pytest
 from shared.errors import Exhausted
 from shared.log.log import EventLog, OutcomeUnknown
 from tests.executor.asking import ask, done, running, turns, within
-from tests.executor.commands import change, command, create, depart, dock, load, register
+from tests.executor.commands import TENANT, change, command, create, depart, dock, load, register
 from tests.executor.logs import GatedLog
 from tests.executor.recorded import payloads_of
 from tests.log.builders import ship, user
@@ -55,11 +55,11 @@ async def test_a_stream_is_let_in_while_half_is_free(exclusive_log: GatedLog) ->
     async with running(exclusive_log, max_in_flight=4) as executor:
         exclusive_log.appending.hold(2)
         ask(executor, register("one"))
-        await within(executor.room(1))
+        await within(executor.room(TENANT, 1))
         append = await exclusive_log.appending.arrival()
         ask(executor, register("two"))
 
-        room = asyncio.create_task(executor.room(1))
+        room = asyncio.create_task(executor.room(TENANT, 1))
         await turns()
         assert not room.done()
 
@@ -73,7 +73,7 @@ async def test_everyone_who_waits_for_room_is_told(exclusive_log: GatedLog) -> N
         exclusive_log.appending.hold(1)
         ask(executor, register())
         append = await exclusive_log.appending.arrival()
-        waiting = [asyncio.create_task(executor.room(1)) for _ in range(3)]
+        waiting = [asyncio.create_task(executor.room(TENANT, 1)) for _ in range(3)]
         await turns()
         assert not any(each.done() for each in waiting)
 

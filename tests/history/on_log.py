@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from shared.log.log import AggregateKey
-from shared.rpc import EVERY_TENANT
+from shared.security.tenants import EVERY_TENANT
 from tests.history.recorded import History, LogCopy
 from tests.history.timeline import Timeline, key_of, say
 from tests.history.violation import Violation

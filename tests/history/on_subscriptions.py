@@ -6,7 +6,7 @@ from itertools import chain, zip_longest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from shared.log.log import time_of_timestamp
-from shared.rpc import EVERY_TENANT
+from shared.security.tenants import EVERY_TENANT
 from tests.history.recorded import Delivery, History, Subscription
 from tests.history.timeline import Timeline, say
 from tests.history.violation import Violation

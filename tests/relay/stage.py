@@ -67,6 +67,6 @@ async def stage(folder: Path) -> AsyncIterator[Stage]:
 @asynccontextmanager
 async def serving(log: MemoryLog, listen: str = "127.0.0.1:0") -> AsyncIterator[str]:
     """A log of the test's own, as a service gives it out; its address."""
-    async with Server(listen, insecure=False, max_streams=10) as server:
+    async with Server(listen) as server:
         server.add(EVENT_LOG, methods_of(EventLogService(log, known_aggregates())))
         yield await server.start()

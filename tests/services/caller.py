@@ -5,7 +5,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from shared.aggregates.aggregate import pack
-from shared.rpc import EVERY_TENANT
+from shared.security.tenants import EVERY_TENANT
 from tests.services.deployment import (
     PROJECTIONS,
     REPLAY,

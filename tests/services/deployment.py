@@ -1,5 +1,6 @@
 """Two services of a test's own, and clients of them."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,10 +11,11 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from examples.dev_credentials import make, server_options, upstream_options
 from examples.services import Service, start_command_service, start_query_service
 from shared.client.errors import error_of
-from shared.client.stubs import Stub
 from shared.errors import InvalidFields
+from tests.services.access import OPEN, Access, anybody
 from tidemark.v1 import command_pb2, event_pb2, query_pb2, ship_pb2, user_pb2
 
 SHIP_COMMANDS = ship_pb2.DESCRIPTOR.services_by_name["ShipCommandService"]
@@ -25,6 +27,9 @@ EVENT_LOG = event_pb2.DESCRIPTOR.services_by_name["EventLogService"]
 REPLAY = query_pb2.DESCRIPTOR.services_by_name["ReplayService"]
 PROJECTIONS = query_pb2.DESCRIPTOR.services_by_name["ProjectionService"]
 
+IS_SECURE = "TEST_SECURE" in os.environ
+"""Whether the services ask everybody who they are: see `make test-secure`."""
+
 
 class CommandClient:
     """Everything that a command service serves.
@@ -33,32 +38,32 @@ class CommandClient:
         address: HOST:PORT; or several, as gRPC writes them: then they take turns with the calls.
     """
 
-    def __init__(self, address: str) -> None:
-        options: list[tuple[str, str | int]] = [("grpc.use_local_subchannel_pool", 1)]
+    def __init__(self, address: str, access: Access = OPEN) -> None:
+        options: list[tuple[str, str | int]] = []
         if "," in address:
             options += [
                 ("grpc.lb_policy_name", "round_robin"),
                 ("grpc.max_reconnect_backoff_ms", 1000),
             ]
-        self.channel = grpc.aio.insecure_channel(address, options=options)
-        self.ships: Any = Stub(self.channel, SHIP_COMMANDS)
-        self.users: Any = Stub(self.channel, USER_COMMANDS)
-        self.bulk: Any = Stub(self.channel, BULK)
-        self.log: Any = Stub(self.channel, EVENT_LOG)
+        self.access = access
+        self.channel = access.channel(address, options)
+        self.ships: Any = access.stub(self.channel, SHIP_COMMANDS)
+        self.users: Any = access.stub(self.channel, USER_COMMANDS)
+        self.bulk: Any = access.stub(self.channel, BULK)
+        self.log: Any = access.stub(self.channel, EVENT_LOG)
 
 
 class QueryClient:
     """Everything that a query service serves."""
 
-    def __init__(self, address: str) -> None:
-        self.channel = grpc.aio.insecure_channel(
-            address, options=[("grpc.use_local_subchannel_pool", 1)]
-        )
-        self.ships: Any = Stub(self.channel, SHIP_QUERIES)
-        self.users: Any = Stub(self.channel, USER_QUERIES)
-        self.replay: Any = Stub(self.channel, REPLAY)
-        self.projections: Any = Stub(self.channel, PROJECTIONS)
-        self.log: Any = Stub(self.channel, EVENT_LOG)
+    def __init__(self, address: str, access: Access = OPEN) -> None:
+        self.access = access
+        self.channel = access.channel(address)
+        self.ships: Any = access.stub(self.channel, SHIP_QUERIES)
+        self.users: Any = access.stub(self.channel, USER_QUERIES)
+        self.replay: Any = access.stub(self.channel, REPLAY)
+        self.projections: Any = access.stub(self.channel, PROJECTIONS)
+        self.log: Any = access.stub(self.channel, EVENT_LOG)
 
 
 class Deployment:
@@ -70,6 +75,17 @@ class Deployment:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.access = OPEN
+        self._server_options: list[str] = []
+        self._upstream_options: list[str] = []
+        if IS_SECURE:
+            credentials = folder / "credentials"
+            make(credentials)
+            self.access = anybody(credentials)
+            # All of a test's clients are one caller.
+            more = ["--max-streams-per-caller", "2000", "--max-calls-per-caller", "16384"]
+            self._server_options = [*server_options(credentials), *more]
+            self._upstream_options = upstream_options(credentials)
         self.command: Service
         self.query: Service
         self.commands: CommandClient
@@ -80,20 +96,22 @@ class Deployment:
         previous = getattr(self, "command", None)
         listen = previous.address if previous else "127.0.0.1:0"
         log = self.folder / "command.log"
+        options = (*self._server_options, *options)
         self.command = await start_command_service(self.folder, listen, *options, log=log)
         if previous is None:
-            self.commands = CommandClient(self.command.address)
+            self.commands = CommandClient(self.command.address, self.access)
 
     async def start_query(self, *options: str, module: str = "query_service") -> None:
         """Starts the query service, again if it was stopped, where it was."""
         previous = getattr(self, "query", None)
         listen = previous.address if previous else "127.0.0.1:0"
         log = self.folder / "query.log"
+        options = (*self._server_options, *self._upstream_options, *options)
         self.query = await start_query_service(
             self.folder, self.command.address, listen, *options, module=module, log=log
         )
         if previous is None:
-            self.queries = QueryClient(self.query.address)
+            self.queries = QueryClient(self.query.address, self.access)
 
     async def close(self) -> None:
         """Closes the clients and stops what runs, the query service first."""

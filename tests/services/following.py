@@ -21,7 +21,7 @@ async def following(
     folder: Path, log: MemoryLog, origin: Callable[[], Origin]
 ) -> AsyncIterator[QueryClient]:
     """The query service, as a process of its own."""
-    async with Server("127.0.0.1:0", insecure=False, max_streams=10) as upstream:
+    async with Server("127.0.0.1:0") as upstream:
         upstream.add(EVENT_LOG, methods_of(EventLogService(log, [SHIP], origin)))
         service = await start_query_service(folder, await upstream.start())
         client = QueryClient(service.address)

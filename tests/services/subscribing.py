@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 from google.protobuf.empty_pb2 import Empty
 
-from shared.rpc import EVERY_TENANT
+from shared.security.tenants import EVERY_TENANT
 from tests.services.commanding import CALL_S
 from tests.services.deployment import tenant
 from tidemark.v1.event_pb2 import (

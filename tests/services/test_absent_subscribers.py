@@ -9,7 +9,7 @@ from grpc import StatusCode
 
 from examples.services import Service
 from shared.aggregates.aggregate import pack
-from shared.rpc import EVERY_TENANT
+from shared.security.tenants import EVERY_TENANT
 from tests.services.commanding import failure, of, send_all
 from tests.services.deployment import CommandClient, Deployment, tenant
 from tests.services.subscribing import reached, subscribed

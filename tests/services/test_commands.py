@@ -1,6 +1,7 @@
 """Every command of both domains, its receipt, and every way in which it can be answered."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -134,7 +135,7 @@ async def test_a_command_is_answered_with_the_receipt_of_the_event_that_it_cause
         each.occurred_at.ToNanoseconds() < recorded.occurred_at.ToNanoseconds() for each in before
     )
     assert recorded.occurred_at.nanos % 1000 == 0
-    assert recorded.actor == ""
+    assert recorded.actor == shared.access.subject
     assert recorded.command_fingerprint == b""
 
 
@@ -380,7 +381,8 @@ async def test_what_is_just_within_the_limits_is_taken(shared: Deployment, tenan
 
 def raw_call(client: CommandClient, method: str) -> Any:
     """An RPC that takes and gives bytes."""
-    return client.channel.unary_unary(f"/tidemark.v1.{method}")
+    rpc: Any = client.channel.unary_unary(f"/tidemark.v1.{method}")
+    return partial(rpc, metadata=client.access.metadata)
 
 
 @pytest.mark.parametrize(
@@ -808,7 +810,7 @@ async def test_a_hundred_callers_on_one_ship_get_every_version_once(
     shared: Deployment, ship_id: str
 ) -> None:
     await send_all(shared.commands, ship_id, REGISTER, DOCK)
-    clients = [CommandClient(shared.command.address) for _ in range(10)]
+    clients = [CommandClient(shared.command.address, shared.access) for _ in range(10)]
 
     receipts = await asyncio.gather(
         *(

@@ -6,7 +6,8 @@ from typing import Any, cast
 
 import grpc
 
-from shared.rpc import Call, Drain, ServicerContext
+from shared.call import Call, ServicerContext
+from shared.drain import Drain
 from tidemark.v1.event_pb2 import SubscribeResponse
 
 

@@ -31,11 +31,20 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(60)]
 REGISTER = RegisterShip(name="Ever")
 DOCK = DockShip(port="Kiel")
 
-COMMON_OPTIONS = ["listen", "insecure", "max-streams", "log-level"]
+COMMON_OPTIONS = [
+    "listen", "log-level", "insecure", "tls-cert", "tls-key", "tls-client-ca", "jwks",
+    "token-issuer", "token-audience", "identities", "no-reflection", "channelz", "max-streams",
+    "max-streams-per-caller", "max-calls-per-caller", "default-deadline",
+]  # fmt: skip
 OPTIONS = {
-    "command_service": [*COMMON_OPTIONS, "log", "allow-data-loss", "max-commands"],
-    "query_service": [*COMMON_OPTIONS, "upstream", "store"],
-}
+    "command_service": [
+        *COMMON_OPTIONS, "log", "allow-data-loss", "max-commands", "max-commands-per-tenant",
+    ],
+    "query_service": [
+        *COMMON_OPTIONS, "store", "max-replay-events", "upstream", "upstream-ca", "upstream-cert",
+        "upstream-key", "upstream-token",
+    ],
+}  # fmt: skip
 MODULES = list(OPTIONS)
 
 
@@ -114,7 +123,8 @@ def taken_port() -> Iterator[int]:
 async def test_help_names_every_option_and_its_environment_variable(
     module: str, tmp_path: Path
 ) -> None:
-    process = await ended(module, "serve", "--help", folder=tmp_path)
+    wide = {"COLUMNS": "160"}
+    process = await ended(module, "serve", "--help", folder=tmp_path, env=wide)
 
     said = _plain(process.stdout)
     assert process.code == 0

@@ -563,7 +563,7 @@ async def test_bytes_that_are_no_request_are_malformed(caller: Caller) -> None:
     get_ship: Any = caller.queries.channel.unary_unary("/tidemark.v1.ShipQueryService/GetShip")
 
     with pytest.raises(grpc.aio.AioRpcError) as refusal:
-        await get_ship(b"\xff\xff", timeout=10)
+        await get_ship(b"\xff\xff", timeout=10, metadata=caller.queries.access.metadata)
 
     assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "MALFORMED_REQUEST" in str(details_of(refusal.value))

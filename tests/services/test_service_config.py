@@ -71,7 +71,7 @@ async def serving(ship_id: str) -> AsyncIterator[tuple[Server, str]]:
     """A server whose log has one event, of this ship, and its port."""
     log = MemoryLog()
     await log.append([commit(ship(ship_id, "default"))])
-    async with Server("127.0.0.1:0", insecure=False, max_streams=100) as server:
+    async with Server("127.0.0.1:0") as server:
         server.add(EVENT_LOG, methods_of(EventLogService(log, [SHIP])))
         yield server, (await server.start()).rpartition(":")[2]
 

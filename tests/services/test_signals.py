@@ -13,7 +13,7 @@ from grpc import StatusCode
 from examples.services import Service
 from shared.aggregates.aggregate import pack
 from shared.client.stubs import Stub
-from shared.rpc import EVERY_TENANT
+from shared.security.tenants import EVERY_TENANT
 from tests.services.commanding import CALL_S, failure_of, of, rpc_error, send
 from tests.services.deployment import CommandClient, Deployment
 from tests.services.health import NOT_SERVING, SERVING

@@ -18,7 +18,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import StatusCode
 
 from shared.aggregates.aggregate import pack
-from shared.rpc import EVERY_TENANT
+from shared.security.tenants import EVERY_TENANT
 from tests.services.commanding import (
     CALL_S,
     Failure,
@@ -717,8 +717,9 @@ async def test_bytes_that_are_no_request_are_a_malformed_request(
 ) -> None:
     channel = (shared.commands if server == "command_service" else shared.queries).channel
     subscribe: Any = channel.unary_stream("/tidemark.v1.EventLogService/Subscribe")
+    metadata = shared.access.metadata
 
-    failed = await failure(subscribe(malformed, timeout=CALL_S).read())
+    failed = await failure(subscribe(malformed, timeout=CALL_S, metadata=metadata).read())
 
     assert (failed.code, failed.reason) == (StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST")
 

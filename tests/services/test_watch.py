@@ -8,7 +8,6 @@ import grpc
 import pytest
 
 from shared.aggregates.user import USER
-from shared.client.stubs import Stub
 from shared.event_log_service import HEARTBEAT_S
 from tests.services.caller import Caller, but
 from tests.services.deployment import SHIP_QUERIES, Deployment
@@ -138,8 +137,8 @@ async def test_a_slow_watcher_gets_the_newest_rather_than_the_backlog(
         *(LoadCargo(ship_id="one", item=f"{n}".zfill(250), quantity=1) for n in range(400)),
     )
     options = [("grpc.http2.bdp_probe", 0), ("grpc.use_local_subchannel_pool", 1)]
-    async with grpc.aio.insecure_channel(shared.query.address, options=options) as channel:
-        ships: Any = Stub(channel, SHIP_QUERIES)
+    async with shared.access.channel(shared.query.address, options) as channel:
+        ships: Any = shared.access.stub(channel, SHIP_QUERIES)
         request = but(WATCH_SHIP, min_position=caller.position)
         watch = ships.WatchShip(request, metadata=caller.metadata, timeout=30)
         first = (await watch.read()).ship
