@@ -176,13 +176,13 @@ def _any_subscription(is_so: Callable[[Subscription], object]) -> Callable[[Hist
     return lambda history: any(is_so(each) and _has_events(each) for each in history.subscriptions)
 
 
-def _subscribers_without_events(history: History) -> set[str]:
-    some = {each.client for each in history.subscriptions if _has_events(each)}
-    return {each.client for each in history.subscriptions} - some
+def _has_response_for_all(history: History) -> bool:
+    some = {each.client for each in history.subscriptions if any(each.connections)}
+    return some == {each.client for each in history.subscriptions}
 
 
 _OTHERS: Mapping[str, Callable[[History], object]] = {
-    "an event for every subscriber": lambda history: not _subscribers_without_events(history),
+    "a response to every subscriber": _has_response_for_all,
     "a subscription that was resumed": _any_subscription(
         lambda subscription: len([each for each in subscription.connections if each]) > 1
     ),

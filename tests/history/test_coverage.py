@@ -62,10 +62,10 @@ def test_what_is_looked_at_in_the_end_is_not_missing_before_it() -> None:
 def test_a_subscriber_who_never_got_anything() -> None:
     story = voyage()
     story.is_followed()
-    assert "an event for every subscriber" not in missing(story.history)
+    assert "a response to every subscriber" not in missing(story.history)
 
     story.history.subscriptions.append(Subscription("another", "*", EventFilter()))
-    assert "an event for every subscriber" in missing(story.history)
+    assert "a response to every subscriber" in missing(story.history)
 
 
 def test_a_watch_that_never_showed_anything() -> None:
