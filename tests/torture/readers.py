@@ -104,8 +104,9 @@ class Reader:
         return deck
 
     def _version(self, ship_id: str) -> AsOf:
-        """One that the ship is known to have had."""
-        return AsOf(version=self._choose.randint(1, self._world.versions["ships", ship_id]))
+        """One that the ship is known to have had, and not its first if it had others."""
+        newest = self._world.versions["ships", ship_id]
+        return AsOf(version=self._choose.randint(min(2, newest), newest))
 
 
 class Visitor:

@@ -163,8 +163,6 @@ class Recorder:
                 for command in batch:
                     self._record_in_bulk(command, invoked, Unknown(broken))
                 unknown.extend(batch)
-        if not broken:
-            await call.done_writing()
         call.cancel()
         return unknown
 
