@@ -166,6 +166,15 @@ async def test_a_server_that_can_lose_what_it_has_acknowledged_is_refused(
         await alter(url, "RESET ALL")
 
 
+async def test_a_server_that_is_not_what_the_url_asks_for_is_not_taken(url: str) -> None:
+    with pytest.raises(Unavailable) as refusal:
+        await PostgresLog.open(f"{url}&target_session_attrs=standby")
+    assert refusal.value.reason == "LOG_UNAVAILABLE"
+
+    async with opened(f"{url}&target_session_attrs=read-write") as log:
+        assert await log.append([commit(ship())]) == [Committed(1)]
+
+
 async def test_a_receipt_waits_for_the_standby_whatever_the_time_limits(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

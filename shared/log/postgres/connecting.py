@@ -55,6 +55,7 @@ LOST = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
@@ -62,8 +63,9 @@ LOST = (
 )
 """The connection is gone, and with it the answer."""
 
-FAILURES = (OSError, asyncpg.InterfaceError, asyncpg.PostgresError)
-"""Whatever a call to the database can fail with; a TimeoutError is an OSError."""
+FAILURES = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, asyncpg.PostgresError)
+"""Whatever a call to the database can fail with; a TimeoutError is an OSError. It is an internal
+error of the client that a host is not what the URL's target_session_attrs asks for."""
 
 logger = structlog.get_logger(__name__)
 
