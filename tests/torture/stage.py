@@ -139,7 +139,8 @@ class Stage:
         command: Party,
         others: Sequence[Party],
         query: Party,
-        upstream: Proxy,
+        other_queries: Sequence[Party],
+        upstreams: Sequence[Proxy],
     ) -> None:
         self.folder = folder
         """Of the run."""
@@ -149,25 +150,31 @@ class Stage:
         self.others = others
         """The command services beside it, on the same log."""
         self.query = query
-        self.upstream = upstream
+        self.other_queries = other_queries
+        """The query services beside it, each with a command service of its own to follow."""
+        self._upstreams = upstreams
         self.commands = CommandClient(self.command_address)
         self.queries = QueryClient(self.query_address)
 
     @property
     def parties(self) -> Sequence[Party]:
         """Every service."""
-        return (self.command, *self.others, self.query)
+        return (self.command, *self.others, *self.query_parties)
+
+    @property
+    def query_parties(self) -> Sequence[Party]:
+        """Every query service."""
+        return (self.query, *self.other_queries)
 
     @property
     def command_address(self) -> str:
         """What clients connect to for commands: all command services take turns."""
-        first, *others = [each.proxies[0].address for each in (self.command, *self.others)]
-        return f"ipv4:{','.join([first, *others])}" if others else first
+        return _address((self.command, *self.others))
 
     @property
     def query_address(self) -> str:
-        """What clients connect to for queries."""
-        return self.query.proxies[0].address
+        """What clients connect to for queries: all query services take turns."""
+        return _address(self.query_parties)
 
     @property
     def log(self) -> Path:
@@ -181,9 +188,8 @@ class Stage:
 
     @property
     def links(self) -> list[Proxy]:
-        """Every connection between two parties: the clients', and the services' one."""
-        commands = [each.proxies[0] for each in (self.command, *self.others)]
-        return [*commands, self.query.proxies[0], self.upstream]
+        """Every connection between two parties: the clients', and the services' own."""
+        return [*(each.proxies[0] for each in self.parties), *self._upstreams]
 
 
 @asynccontextmanager
@@ -194,6 +200,7 @@ async def stage(
     place: Path | None = None,
     log: str = "",
     others: int = 0,
+    other_queries: int = 0,
 ) -> AsyncIterator[Stage]:
     """A command service, and a query service that follows it, running; both with clients.
 
@@ -204,31 +211,42 @@ async def stage(
         place: where they keep what they keep, if not in the folder.
         log: URL of the command services' log; empty: a file in that place.
         others: command services beside the first, with a log that several can have.
+        other_queries: query services beside the first, at most as many: each follows one of those.
     """
     place = place or folder
     (place / "command").mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
-        to_command, to_query, upstream, *to_others = [
-            await stack.enter_async_context(Proxy.to("127.0.0.1:9")) for _ in range(3 + others)
-        ]
+
+        async def proxy() -> Proxy:
+            return await stack.enter_async_context(Proxy.to("127.0.0.1:9"))
+
         log = log or f"sqlite:{place / 'command' / 'log.db'}"
-        first, *beside = [
-            Party(name, command, ("--log", log), folder, proxy)
-            for name, proxy in (
-                ("command", to_command),
-                *((f"command-{number}", proxy) for number, proxy in enumerate(to_others, 2)),
-            )
+        commands = [
+            Party(name, command, ("--log", log), folder, await proxy())
+            for name in _names("command", 1 + others)
         ]
-        first.proxies.append(upstream)
-        arguments = ("--upstream", upstream.address, "--store", str(place / "query"))
-        last = Party("query", query, arguments, folder, to_query)
-        for party in (first, *beside, last):
+        queries, upstreams = [], []
+        for name, followed in zip(_names("query", 1 + other_queries), commands, strict=False):
+            upstreams.append(await proxy())
+            followed.proxies.append(upstreams[-1])
+            arguments = ("--upstream", upstreams[-1].address, "--store", str(place / name))
+            queries.append(Party(name, query, arguments, folder, await proxy()))
+        for party in (*commands, *queries):
             await party.start()
             stack.push_async_callback(_end, party)
-        actors = Stage(folder, place, first, beside, last, upstream)
+        actors = Stage(folder, place, commands[0], commands[1:], queries[0], queries[1:], upstreams)
         stack.push_async_callback(actors.commands.channel.close)
         stack.push_async_callback(actors.queries.channel.close)
         yield actors
+
+
+def _address(parties: Sequence[Party]) -> str:
+    first, *others = [each.proxies[0].address for each in parties]
+    return f"ipv4:{','.join([first, *others])}" if others else first
+
+
+def _names(kind: str, count: int) -> Sequence[str]:
+    return [kind, *(f"{kind}-{number}" for number in range(2, count + 1))]
 
 
 async def _end(party: Party) -> None:

@@ -37,8 +37,8 @@ from tidemark.v1.command_pb2 import CommandReceipt
 from tidemark.v1.ship_pb2 import DockShip, LoadCargo
 from tidemark.v1.user_pb2 import ChangeUserBalance, DeleteUser
 
-INSIST_S = 20.0
-"""How long somebody who got no answer goes on asking."""
+INSIST_S = 45.0
+"""How long somebody who got no answer goes on asking: longer than a failover takes."""
 
 
 class RunFailed(Exception):
