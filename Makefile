@@ -85,6 +85,14 @@ torture: install ## Both services under every fault, with 3 seeds each; SEEDS=20
 	@$(BIN)/python -m tests.torture $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FAULT),--fault '$(FAULT)') \
 		$(if $(SEED),--seed $(SEED))
 
+.PHONY: failover
+failover: install .venv/failover ## A primary of three PostgreSQL is killed under load, and comes back; FAILOVERS=5.
+	@$(BIN)/python -m tests.failover $(if $(FAILOVERS),--failovers $(FAILOVERS))
+
+.venv/failover: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[failover]'
+	@touch $@ build/generated
+
 .PHONY: fuzz
 fuzz: install ## Hostile input to both services, other than the last time; EXAMPLES=5000, SEED=7.
 	EXAMPLES=$(or $(EXAMPLES),1000) $(BIN)/pytest tests/fuzzing $(if $(SEED),--hypothesis-seed=$(SEED))

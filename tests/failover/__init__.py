@@ -1,0 +1,1 @@
+"""A primary that dies under load, and what its standbys and the services make of it."""
