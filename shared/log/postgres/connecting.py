@@ -25,10 +25,10 @@ DIGEST = "SELECT digest FROM log_events WHERE position = $1"
 CONNECT_S = 3.0
 """For one host: one that has vanished must not keep the next from being tried."""
 
-READY_S = 10.0
+READY_S = 6.0
 """For a new connection to be shown that the server can commit."""
 
-ANSWER_S = 15.0
+ANSWER_S = 6.0
 """For a statement that only reads, when the server does not even say that it took too long."""
 
 CLOSE_S = 2.0
@@ -38,8 +38,8 @@ SETTINGS = {
     "default_transaction_isolation": "read committed",
     # A statement of ours takes milliseconds; the time of a commit, and of its wait for a standby,
     # does not count.
-    "statement_timeout": "10s",
-    "lock_timeout": "5s",
+    "statement_timeout": "5s",
+    "lock_timeout": "4s",
     # Whoever holds the head's lock and stands still must not stop the others for longer.
     "idle_in_transaction_session_timeout": "5s",
     "tcp_keepalives_idle": "5",
@@ -173,12 +173,17 @@ async def borrowed(pool: Pool, within_s: float = 2 * READY_S) -> AsyncIterator[C
     """
     try:
         async with pool.acquire(timeout=within_s) as connection:
-            yield connection
+            try:
+                yield connection
+            except (*LOST, asyncpg.ReadOnlySQLTransactionError):
+                # The others of its time have lost the server too, or soon find that it is none
+                # that can be written to: not each of them is to be waited for.
+                with suppress(asyncpg.InterfaceError):
+                    connection.terminate()
+                with suppress(asyncpg.InterfaceError):
+                    await pool.expire_connections()
+                raise
     except FAILURES as error:
-        if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
-            # It was the primary when the connections were made.
-            with suppress(asyncpg.InterfaceError):
-                await pool.expire_connections()
         logger.warning("database_failed", why=f"{type(error).__name__}: {error}")
         raise translated(error) from error
 

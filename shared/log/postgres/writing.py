@@ -24,7 +24,7 @@ from tidemark.v1.event_pb2 import RecordedEvent
 OPTIMISTIC_ATTEMPTS = 3
 """After so many that another writer was faster at, the head is locked before all else."""
 
-SILENCE_S = 20.0
+SILENCE_S = 6.0
 """After which a connection on which there is no answer is given up, and the server asked on another
 what became of a commit."""
 
@@ -288,7 +288,8 @@ class Writer:
                 while True:
                     try:
                         async with borrowed(self._pool) as connection:
-                            return await self._is_written(connection, batch)
+                            asked = self._is_written(connection, batch)
+                            return await _unless_silent(connection, asked)
                     except Unavailable:
                         await asyncio.sleep(RETRY_S)
         except TimeoutError as error:
