@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -40,11 +40,11 @@ class PostgresServer:
         self._data = folder / "data"
         self._log = folder / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
-        self._owner: dict[str, int | list[int]] = {}
+        self._runner: Sequence[str] = ()
         self._package = package()
         if os.geteuid() == 0:
             nobody = pwd.getpwnam("nobody")
-            self._owner = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            self._runner = as_nobody()
             self._package = _copy(self._package, folder)
             for path in (folder, *folder.rglob("*")):
                 os.chown(path, nobody.pw_uid, nobody.pw_gid, follow_symlinks=False)
@@ -99,12 +99,11 @@ class PostgresServer:
 
     def _popen(self, program: str, *arguments: str) -> "subprocess.Popen[bytes]":
         with self._log.open("ab") as log:
-            return subprocess.Popen(  # type: ignore[call-overload, no-any-return]  # noqa: S603  # who runs it is optional; our own arguments
-                [self._package / "pginstall" / "bin" / program, *arguments],
+            return subprocess.Popen(  # noqa: S603  # our own arguments
+                [*self._runner, self._package / "pginstall" / "bin" / program, *arguments],
                 stdout=log,
                 stderr=log,
                 cwd=self.folder,
-                **self._owner,
             )
 
 
@@ -129,6 +128,19 @@ def postgres_server(
             server.stop()
     finally:
         shutil.rmtree(folder)
+
+
+def as_nobody(*options: str) -> Sequence[str]:
+    """What to put before a command of root's to have it run as nobody.
+
+    A program of its own: what Python can do itself forks, which gRPC's threads do not survive.
+
+    Args:
+        options: more, for setpriv.
+    """
+    nobody = pwd.getpwnam("nobody")
+    ids = (f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups")
+    return ("setpriv", *ids, *options)
 
 
 def kill_server(postmaster: int) -> None:

@@ -11,13 +11,13 @@ import shutil
 import sys
 import tempfile
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from examples.postgres import free_port, kill_server, package
+from examples.postgres import as_nobody, free_port, kill_server, package
 from tests.torture.machine import reason_it_fails
 from tests.torture.workload import RunFailed
 
@@ -37,14 +37,6 @@ STOP_S = 20.0
 LOOK_S = 0.1
 ANSWER_S = 2.0
 
-# PostgreSQL refuses to run as root. Root therefore runs all of it as nobody, who may nevertheless
-# reach Python and the packages, wherever they are.
-AS_NOBODY = (
-    "setpriv",
-    *("--reuid=nobody", "--regid=nogroup", "--clear-groups"),
-    *("--inh-caps=+dac_override", "--ambient-caps=+dac_override"),
-)
-
 
 class ClusterFailed(RunFailed):
     """The cluster did not come to be what it was to be."""
@@ -54,7 +46,16 @@ def reason_it_cannot() -> str:
     """Why there can be no cluster on this machine; empty: there can."""
     if find_spec("patroni") is None:
         return "Patroni is not installed; `make failover` does that"
-    return reason_it_fails(*AS_NOBODY, "true") if os.geteuid() == 0 else ""
+    return reason_it_fails(*_runner(), "true")
+
+
+def _runner() -> Sequence[str]:
+    """Root's, since PostgreSQL refuses to run as root: all of it runs as nobody, who may
+    nevertheless reach Python and the packages, wherever they are.
+    """
+    if os.geteuid() != 0:
+        return ()
+    return as_nobody("--inh-caps=+dac_override", "--ambient-caps=+dac_override")
 
 
 class Member:
@@ -113,7 +114,7 @@ class Member:
         command = (sys.executable, "-m", "patroni", str(self.folder / "patroni.json"))
         with self.output.open("ab") as output:
             self._process = await asyncio.create_subprocess_exec(
-                *(AS_NOBODY if os.geteuid() == 0 else ()),
+                *_runner(),
                 *command,
                 stdout=output,
                 stderr=output,

@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 
 from tests.torture.controls import CONTROLS
+from tests.torture.database_faults import DATABASE_FAULTS
 from tests.torture.faults import FAULTS, Fault
 from tests.torture.run import Verdict, play
 
@@ -45,7 +46,7 @@ def torture(
     as_json: Annotated[bool, typer.Option("--json", hidden=True)] = False,
 ) -> None:
     """Run both services under faults, and check what their clients saw."""
-    known = [*FAULTS, *(control.fault for control in CONTROLS)]
+    known = [*FAULTS, *DATABASE_FAULTS, *(control.fault for control in CONTROLS)]
     chosen = [each for each in known if fault in {None, each.name}]
     if not chosen:
         names = ", ".join(each.name for each in known)

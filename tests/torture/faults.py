@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from tests.services.health import SERVING
 from tests.services.histories import WholeLog
 from tests.services.serving import channel_to, health_watch
 from tests.services.subscribing import reached
+from tests.torture.database import Database
 from tests.torture.faulty_disk import lose_power
 from tests.torture.machine import (
     cut_power,
@@ -77,6 +78,7 @@ class Fault:
         command: how the command service is started.
         query: how the query service is started.
         log: URL of the command services' log; empty: a file of the run.
+        database: what keeps their log instead, of the run's own.
         others: command services beside the first, with a log that several can have.
         other_queries: query services beside the first, at most as many.
         place: the folder in which the services keep what they keep, made in that of the run.
@@ -90,6 +92,7 @@ class Fault:
     command: Launch = COMMAND
     query: Launch = QUERY
     log: str = ""
+    database: Callable[[], AbstractAsyncContextManager[Database | None]] = nullcontext
     others: int = 0
     other_queries: int = 0
     place: Callable[[Path], AbstractAsyncContextManager[Path]] = _as_it_is
@@ -236,7 +239,12 @@ def _power_loss(name: str) -> Strike:
 
 async def _small_disk(stage: Stage, choose: random.Random) -> None:
     """Both services' disk is full, until somebody makes room."""
-    ballast = stage.place / "ballast"
+    await fill(stage.place, choose)
+
+
+async def fill(disk: Path, choose: random.Random) -> None:
+    """Leaves a disk no room, for a while."""
+    ballast = disk / "ballast"
     with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(bytes(4096))

@@ -122,6 +122,7 @@ async def _play(
     choose = random.Random(f"{fault.name} {seed}")  # noqa: S311  # no secret
     async with AsyncExitStack() as stack:
         place = await stack.enter_async_context(fault.place(folder))
+        database = await stack.enter_async_context(fault.database())
         actors = await stack.enter_async_context(
             stage(
                 folder,
@@ -131,6 +132,7 @@ async def _play(
                 fault.log,
                 fault.others,
                 fault.other_queries,
+                database,
             )
         )
         async with _clients(history, actors, seed, complaints) as clients:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from examples.services import Service
 from tests.services.deployment import CommandClient, QueryClient
+from tests.torture.database import Database
 from tests.torture.faulty_disk import FAIL_VARIABLE
 from tests.torture.proxy import Proxy
 from tests.torture.shifted_clock import CLOCK_VARIABLE
@@ -141,6 +142,7 @@ class Stage:
         query: Party,
         other_queries: Sequence[Party],
         upstreams: Sequence[Proxy],
+        database: Database | None,
     ) -> None:
         self.folder = folder
         """Of the run."""
@@ -152,6 +154,8 @@ class Stage:
         self.query = query
         self.other_queries = other_queries
         """The query services beside it, each with a command service of its own to follow."""
+        self.database = database
+        """Of the run's own, if it has one."""
         self._upstreams = upstreams
         self.commands = CommandClient(self.command_address)
         self.queries = QueryClient(self.query_address)
@@ -189,7 +193,8 @@ class Stage:
     @property
     def links(self) -> list[Proxy]:
         """Every connection between two parties: the clients', and the services' own."""
-        return [*(each.proxies[0] for each in self.parties), *self._upstreams]
+        databases = [self.database.link] if self.database is not None else []
+        return [*(each.proxies[0] for each in self.parties), *self._upstreams, *databases]
 
 
 @asynccontextmanager
@@ -201,6 +206,7 @@ async def stage(
     log: str = "",
     others: int = 0,
     other_queries: int = 0,
+    database: Database | None = None,
 ) -> AsyncIterator[Stage]:
     """A command service, and a query service that follows it, running; both with clients.
 
@@ -212,6 +218,7 @@ async def stage(
         log: URL of the command services' log; empty: a file in that place.
         others: command services beside the first, with a log that several can have.
         other_queries: query services beside the first, at most as many: each follows one of those.
+        database: that keeps the command services' log, instead.
     """
     place = place or folder
     (place / "command").mkdir(parents=True, exist_ok=True)
@@ -220,7 +227,7 @@ async def stage(
         async def proxy() -> Proxy:
             return await stack.enter_async_context(Proxy.to("127.0.0.1:9"))
 
-        log = log or f"sqlite:{place / 'command' / 'log.db'}"
+        log = database.url if database else log or f"sqlite:{place / 'command' / 'log.db'}"
         commands = [
             Party(name, command, ("--log", log), folder, await proxy())
             for name in _names("command", 1 + others)
@@ -234,7 +241,9 @@ async def stage(
         for party in (*commands, *queries):
             await party.start()
             stack.push_async_callback(_end, party)
-        actors = Stage(folder, place, commands[0], commands[1:], queries[0], queries[1:], upstreams)
+        actors = Stage(
+            folder, place, commands[0], commands[1:], queries[0], queries[1:], upstreams, database
+        )
         stack.push_async_callback(actors.commands.channel.close)
         stack.push_async_callback(actors.queries.channel.close)
         yield actors

@@ -1,39 +1,48 @@
-"""Two command services on one PostgreSQL, attacked in the middle of their work."""
+"""A short torture of two command services on one PostgreSQL: several faults in one run.
 
-import asyncio
+`make torture` runs each by itself, with several seeds.
+"""
+
 import random
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
-from tests.torture.faults import LARGE_COMMAND, Fault
-from tests.torture.proxy import Mode
+from tests.torture.database_faults import DATABASE_FAULTS
+from tests.torture.faults import Fault
 from tests.torture.run import play
 from tests.torture.stage import Stage
 
 SEED = 1
 
-
-async def _attack(stage: Stage, choose: random.Random) -> None:
-    """Kills either command service, freezes either, and cuts links."""
-    for party in (stage.command, *stage.others):
-        await party.kill()
-        await asyncio.sleep(choose.uniform(0.2, 0.5))
-        await party.start()
-        await asyncio.sleep(choose.uniform(0.1, 0.3))
-        party.freeze()
-        await asyncio.sleep(choose.uniform(0.3, 0.8))
-        party.thaw()
-    for link in stage.links:
-        link.set(Mode.CUT)
-        await asyncio.sleep(choose.uniform(0.1, 0.3))
-        link.set(Mode.PASS)
+SERVICES = ("kill command of two", "freeze command, PostgreSQL", "cut, PostgreSQL")
+SERVER = ("restart PostgreSQL", "kill PostgreSQL", "terminate connections", "no connections")
 
 
-async def test_every_promise_is_kept_by_two_command_services(
-    postgres_url: str, tmp_path: Path
-) -> None:
-    fault = Fault("several", _attack, command=LARGE_COMMAND, log=postgres_url, others=1)
-    verdict = await play(fault, SEED, tmp_path)
+def one_after_the_other(names: tuple[str, ...]) -> Fault:
+    faults = [each for each in DATABASE_FAULTS if each.name in names]
+
+    async def strike(stage: Stage, choose: random.Random) -> None:
+        for fault in faults:
+            await fault.strike(stage, choose)
+
+    return replace(faults[0], name=", ".join(names), strike=strike, felt_as="UNAVAILABLE")
+
+
+async def keeps_every_promise(fault: Fault, folder: Path) -> None:
+    verdict = await play(fault, SEED, folder)
 
     assert verdict.complaints == ()
     assert verdict.unknown, "no outcome was ever in doubt"
     assert verdict.resolved == verdict.unknown
+
+
+async def test_every_promise_is_kept_though_the_services_are_attacked(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    given = one_after_the_other(SERVICES)
+    await keeps_every_promise(replace(given, log=postgres_url, database=nullcontext), tmp_path)
+
+
+async def test_every_promise_is_kept_though_the_server_is_attacked(tmp_path: Path) -> None:
+    await keeps_every_promise(one_after_the_other(SERVER), tmp_path)
