@@ -50,8 +50,10 @@ def reason_it_cannot() -> str:
 
 
 def _runner() -> Sequence[str]:
-    """Root's, since PostgreSQL refuses to run as root: all of it runs as nobody, who may
-    nevertheless reach Python and the packages, wherever they are.
+    """What to put before a command: PostgreSQL refuses to run as root.
+
+    Root therefore runs all of it as nobody, who may nevertheless reach Python and the packages,
+    wherever they are.
     """
     if os.geteuid() != 0:
         return ()

@@ -5,6 +5,7 @@ import contextlib
 import os
 import random
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -89,8 +90,8 @@ async def _no_connections(stage: Stage, choose: random.Random) -> None:
     try:
         await _take_all(url, taken)
         statement = f"SELECT pg_terminate_backend(pid) {OURS}"
-        until = asyncio.get_running_loop().time() + choose.uniform(1, 2)
-        while asyncio.get_running_loop().time() < until:
+        until = time.monotonic() + choose.uniform(1, 2)
+        while time.monotonic() < until:
             await taken[0].execute(statement)
             await _take_all(url, taken)
             await asyncio.sleep(0.05)
