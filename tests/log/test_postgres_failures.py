@@ -313,6 +313,9 @@ async def test_who_reads_does_not_wait_for_a_silent_server_without_end(
         with pytest.raises(Unavailable):
             await asyncio.wait_for(log.read_aggregate(ship()), PATIENCE_S)
         assert len(await asyncio.wait_for(log.read_aggregate(ship()), PATIENCE_S)) == 1
+        # And of those on which it writes.
+        appending = log.append([commit(ship(), 1)])
+        assert await asyncio.wait_for(appending, PATIENCE_S) == [Committed(2)]
 
         # Nor does who closes the log.
         proxy.set(Mode.SILENT)

@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit, urlunsplit
 
@@ -16,7 +17,6 @@ from shared.log.log import Head
 
 # Generic for the type checker alone.
 Connection: TypeAlias = "asyncpg.Connection[Any] | PoolConnectionProxy[Any]"
-Pool: TypeAlias = "asyncpg.Pool[Any]"
 Preparation = Callable[[Connection], Awaitable[None]]
 """What a new connection is put through before it is used."""
 
@@ -70,6 +70,19 @@ error of the client that a host is not what the URL's target_session_attrs asks 
 logger = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True)
+class Pool:
+    """Some of a process's connections. Made by `Database.pool`.
+
+    Args:
+        connections: these.
+        database: where they lead.
+    """
+
+    connections: "asyncpg.Pool[Any]"
+    database: "Database"
+
+
 class Database:
     """Where the log is.
 
@@ -81,6 +94,7 @@ class Database:
     def __init__(self, url: str, *, allow_data_loss: bool = False) -> None:
         self._urls = _one_for_each_host(url)
         self._allow_data_loss = allow_data_loss
+        self._pools: list[Pool] = []
 
     async def connect(self, prepare: Preparation, answer_s: float | None = ANSWER_S) -> Any:
         """A connection to the first host that has what is asked for.
@@ -123,7 +137,21 @@ class Database:
         async def connect(*_: object, **__: object) -> Any:
             return await self.connect(prepare, answer_s)
 
-        return await asyncpg.create_pool(min_size=0, max_size=size, connect=connect, reset=_keep)
+        connections = await asyncpg.create_pool(
+            min_size=0, max_size=size, connect=connect, reset=_keep
+        )
+        self._pools.append(Pool(connections, self))
+        return self._pools[-1]
+
+    async def renew(self) -> None:
+        """Has every pool make new connections.
+
+        When one has lost the server, the others of its time have lost it too, and it is no use to
+        wait for each of them.
+        """
+        for pool in self._pools:
+            with suppress(asyncpg.InterfaceError):
+                await pool.connections.expire_connections()
 
     async def _check(self, connection: Connection) -> None:
         """Refuses a server that can lose what it has acknowledged."""
@@ -172,16 +200,13 @@ async def borrowed(pool: Pool, within_s: float = 2 * READY_S) -> AsyncIterator[C
         TidemarkError: there is none in time, or what the database's own error means to a caller.
     """
     try:
-        async with pool.acquire(timeout=within_s) as connection:
+        async with pool.connections.acquire(timeout=within_s) as connection:
             try:
                 yield connection
             except (*LOST, asyncpg.ReadOnlySQLTransactionError):
-                # The others of its time have lost the server too, or soon find that it is none
-                # that can be written to: not each of them is to be waited for.
                 with suppress(asyncpg.InterfaceError):
                     connection.terminate()
-                with suppress(asyncpg.InterfaceError):
-                    await pool.expire_connections()
+                await pool.database.renew()
                 raise
     except FAILURES as error:
         logger.warning("database_failed", why=f"{type(error).__name__}: {error}")
@@ -203,7 +228,7 @@ async def close(pool: Pool) -> None:
     """Closes a pool; whoever has a connection still is not waited for without end."""
     try:
         async with asyncio.timeout(CLOSE_S):
-            await pool.close()
+            await pool.connections.close()
     except TimeoutError:
         logger.warning("connections_cut_off", after_s=CLOSE_S)
 

@@ -50,6 +50,9 @@ class Listener:
                 connection = await self._database.connect(self._prepare)
                 try:
                     await self._listen(connection)
+                except FAILURES:
+                    await self._database.renew()
+                    raise
                 finally:
                     await asyncio.shield(_close(connection))
             except (TidemarkError, *FAILURES) as error:
