@@ -1,7 +1,8 @@
-"""What tests all over the place are given."""
+"""What tests all over the place are given, and the order in which their files are begun."""
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,17 @@ from tests.postgres.databases import Databases
 
 GIVEN_URL = "TIDEMARK_TEST_POSTGRES_URL"
 """Of a database in which the tests may make schemas, instead of a server of their own."""
+
+LONG = ("torture", "relay", "postgres", "log")
+"""Folders with files that take long, most of it to wait: begun last, they would end last."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: _rank(item.path))
+
+
+def _rank(path: Path) -> int:
+    return LONG.index(path.parent.name) if path.parent.name in LONG else len(LONG)
 
 
 @pytest.fixture(scope="session")
