@@ -13,6 +13,7 @@ from command_service.bulk import BulkCommands
 from command_service.command import CommandTypes
 from command_service.copy_command import copy_command
 from command_service.executor import Executor
+from command_service.gauges import Gauges
 from command_service.handlers import Commands
 from shared.event_log_service import EventLogService
 from shared.json_events.offline import export_command, import_command
@@ -26,6 +27,8 @@ from shared.process import LogLevelOption, announce, die_of_unknown_outcome, run
 from shared.rpc import methods_of
 from shared.server import Server
 from shared.service_log import LogLevel
+from shared.telemetry.exposition import exposing
+from shared.telemetry.metrics import OF_COMMANDS
 from shared.verification import Verification, exit_code
 from tidemark.v1 import command_pb2, event_pb2
 
@@ -138,6 +141,7 @@ async def _serve(
             executor = Executor(
                 log, max_in_flight=max_commands, max_per_tenant=max_commands_per_tenant
             )
+            event_log = EventLogService(log, AGGREGATES)
             for rules in RULES:
                 server.add(rules.service, Commands(types, executor).method_of)
             server.add(
@@ -146,21 +150,28 @@ async def _serve(
             )
             server.add(
                 event_pb2.DESCRIPTOR.services_by_name["EventLogService"],
-                methods_of(EventLogService(log, AGGREGATES)),
+                methods_of(event_log),
             )
-            address = await server.start()
-            logger.info("serving", address=address, log=shown(url), position=log.head.position)
-            announce(NAME, address)
-            async with asyncio.TaskGroup() as tasks:
-                executing = tasks.create_task(executor.run(), name="executor")
-                await server.serve_until_signal()
-                await executor.drain()
-                executing.cancel()
-        except* OutcomeUnknown as errors:
-            die_of_unknown_outcome(errors)
+            look = Gauges(log, executor, event_log).look
+            async with exposing(options.metrics, OF_COMMANDS, look, insecure=options.insecure):
+                address = await server.start()
+                logger.info("serving", address=address, log=shown(url), position=log.head.position)
+                announce(NAME, address)
+                await _execute_until_signal(server, executor)
         finally:
             await log.close()
     logger.info("stopped")
+
+
+async def _execute_until_signal(server: Server, executor: Executor) -> None:
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            executing = tasks.create_task(executor.run(), name="executor")
+            await server.serve_until_signal()
+            await executor.drain()
+            executing.cancel()
+    except* OutcomeUnknown as errors:
+        die_of_unknown_outcome(errors)
 
 
 if __name__ == "__main__":

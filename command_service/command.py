@@ -13,6 +13,7 @@ from command_service.aggregates.rules import Rules
 from shared.checks import MAX_TEXT_CHARACTERS, Check, id_violations, violations_of
 from shared.errors import FieldViolation, InvalidArgument, InvalidFields
 from shared.log.log import AggregateKey, CommandKey
+from shared.telemetry.metrics import COMMAND_SECONDS
 from tidemark.v1.command_pb2 import CommandContext
 
 
@@ -104,7 +105,9 @@ class CommandTypes:
         given_id = _canonical(context.command_id)
         violations += _context_violations(context, given_id)
         if violations or given_id is None:
-            raise InvalidFields(*violations)
+            error = InvalidFields(*violations)
+            COMMAND_SECONDS.labels(name, error.reason).observe(0.0)
+            raise error
         command_id = given_id or str(uuid_utils.uuid7())
         correlation_id = context.correlation_id or command_id
         is_pinned = context.HasField("expected_version")

@@ -18,6 +18,7 @@ import structlog
 import uuid_utils
 from google.protobuf.message import Message
 
+from command_service import measuring
 from command_service.arrivals import Arrivals
 from command_service.calls import Answer, Call, CommandStream, Pending
 from command_service.command import Command
@@ -37,6 +38,7 @@ from shared.log.log import (
     Snapshot,
     WrongVersion,
 )
+from shared.telemetry.metrics import COMMIT_CONFLICTS
 from tidemark.v1.command_pb2 import CommandReceipt
 from tidemark.v1.event_pb2 import RecordedEvent
 
@@ -103,6 +105,16 @@ class Executor:
             tasks.create_task(self._decide_arrivals(), name="decide")
             tasks.create_task(self._commit_decisions(), name="commit")
 
+    @property
+    def in_flight(self) -> int:
+        """Commands that are taken on and not answered."""
+        return self._in_flight
+
+    @property
+    def decided(self) -> int:
+        """Those of them that wait for the next commit."""
+        return len(self._decided)
+
     async def drain(self) -> None:
         """Returns once every command that was accepted is settled.
 
@@ -126,15 +138,10 @@ class Executor:
             Exhausted: TOO_MANY_COMMANDS: `max_in_flight` is reached, or `max_per_tenant`.
         """
         if self._in_flight >= self._max_in_flight:
-            raise Exhausted(
-                "TOO_MANY_COMMANDS", "Too many commands are in flight", limit=self._max_in_flight
-            )
+            raise _too_many(command, "Too many commands are in flight", self._max_in_flight)
         if self._in_flight_of[command.key.tenant_id] >= self._max_per_tenant:
-            raise Exhausted(
-                "TOO_MANY_COMMANDS",
-                "Too many commands of this tenant are in flight",
-                limit=self._max_per_tenant,
-            )
+            message = "Too many commands of this tenant are in flight"
+            raise _too_many(command, message, self._max_per_tenant)
         [answer] = await self.submit([command])
         if isinstance(answer, TidemarkError):
             raise answer
@@ -199,6 +206,7 @@ class Executor:
         """Reads what the batch needs and memory does not have: receipts, and aggregates."""
         commands: set[CommandKey] = set()
         aggregates = {}
+        misses = 0
         for pending in batch:
             command = pending.command
             key = command.receipt_key
@@ -209,6 +217,8 @@ class Executor:
                     commands.add(key)
             if command.key not in self._live:
                 aggregates[command.key] = command.rules
+                misses += 1
+        measuring.asked(len(batch), misses)
         receipts: dict[CommandKey, Receipt | TidemarkError] = {}
         if commands:
             try:
@@ -392,11 +402,15 @@ class Executor:
     async def _append(self, commits: Sequence[Commit]) -> Iterator[Outcome | TidemarkError]:
         if not commits:
             return iter(())
+        begun = measuring.now()
         try:
-            return iter(await self._log.append(commits))
+            outcomes = await self._log.append(commits)
         except TidemarkError as error:
+            measuring.failed(error)
             logger.exception("commit_failed", commits=len(commits))
             return iter([error] * len(commits))
+        measuring.committed(len(commits), begun)
+        return iter(outcomes)
 
     def _conclude(
         self, pending: Pending, live: LiveAggregate, outcome: Outcome | TidemarkError | None
@@ -412,6 +426,7 @@ class Executor:
                         pending.answer.position = outcome.position
                 self._settle(pending, pending.answer)
             case WrongVersion(actual):
+                COMMIT_CONFLICTS.inc()
                 live.is_lost = True
                 pending.attempts += 1
                 if pending.attempts < MAX_ATTEMPTS:
@@ -453,6 +468,7 @@ class Executor:
     def _settle(self, pending: Pending, answer: Answer | None) -> None:
         """The end of a command; None: its caller has gone."""
         self._leave(pending)
+        measuring.settled(pending, answer)
         pending.is_settled = True
         pending.answer = answer
         if answer is not None:
@@ -470,6 +486,12 @@ class Executor:
         key = pending.command.receipt_key
         if key is not None and self._uncommitted.get(key) is pending:
             del self._uncommitted[key]
+
+
+def _too_many(command: Command, message: str, limit: int) -> Exhausted:
+    error = Exhausted("TOO_MANY_COMMANDS", message, limit=limit)
+    measuring.turned_away(command, error)
+    return error
 
 
 def _event(command: Command, payload: Message, version: int) -> RecordedEvent:

@@ -9,6 +9,7 @@ from typing import Annotated
 import structlog
 import typer
 
+from query_service.gauges import Gauges
 from query_service.past import Past
 from query_service.projection_service import Projections
 from query_service.projections import PROJECTIONS
@@ -26,6 +27,8 @@ from shared.rpc import methods_of
 from shared.security.upstream import Upstream
 from shared.server import Server
 from shared.service_log import LogLevel
+from shared.telemetry.exposition import exposing
+from shared.telemetry.metrics import OF_QUERIES
 from shared.verification import exit_code
 from tidemark.v1 import event_pb2, query_pb2
 
@@ -117,9 +120,14 @@ async def _serve(
         server.add(
             services["ReplayService"], methods_of(Replay(log, past, aggregates, max_replay_events))
         )
-        server.add(services["ProjectionService"], methods_of(Projections(log, replica, projectors)))
+        projections = Projections(log, replica, projectors)
+        server.add(services["ProjectionService"], methods_of(projections))
         event_log = EventLogService(log, aggregates, lambda: replica.origin)
         server.add(EVENT_LOG_SERVICE, methods_of(event_log))
+        look = Gauges(log, replica, projectors, projections, event_log).look
+        await open_files.enter_async_context(
+            exposing(options.metrics, OF_QUERIES, look, insecure=options.insecure)
+        )
         address = await server.start()
         for projector in projectors:
             await projector.begin()

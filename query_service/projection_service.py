@@ -62,21 +62,22 @@ class Projections:
                 await rebuild.changes.next()
 
     async def _status(self, projector: Projector) -> ProjectionStatus:
-        head_position = self._replica.origin.head_position
         status = ProjectionStatus(
             name=projector.projection.name,
             schema_version=projector.projection.schema_version,
-            state=self._state(projector, head_position),
+            state=self.state_of(projector),
             position=projector.position,
-            head_position=head_position,
-            lag=await self._lag(projector.position, head_position),
+            head_position=self._replica.origin.head_position,
+            lag=await self.lag_of(projector.position),
         )
         if projector.fault is not None:
             status.fault_position = projector.fault.position
             status.fault = projector.fault.reason
         return status
 
-    def _state(self, projector: Projector, head_position: int) -> ProjectionState.ValueType:
+    def state_of(self, projector: Projector) -> ProjectionState.ValueType:
+        """See the contract."""
+        head_position = self._replica.origin.head_position
         if projector.rebuilding is not None:
             return ProjectionState.PROJECTION_STATE_REBUILDING
         if projector.fault is not None:
@@ -85,13 +86,16 @@ class Projections:
             return ProjectionState.PROJECTION_STATE_CATCHING_UP
         return ProjectionState.PROJECTION_STATE_LIVE
 
-    async def _lag(self, position: int, head_position: int) -> Duration | None:
-        """Not set where it cannot be known: the upstream is away, or has what is not copied yet."""
+    async def lag_of(self, position: int) -> Duration | None:
+        """The age of the oldest event that is missing at a position.
+
+        None where it cannot be known: the upstream is away, or has what is not copied yet.
+        """
         missing_since = await self._log.event_time(position)
         if missing_since is not None:
             lag = Duration()
             lag.FromMicroseconds(max(0, time.time_ns() // 1000 - missing_since))
             return lag
-        if self._replica.is_in_touch and position >= head_position:
+        if self._replica.is_in_touch and position >= self._replica.origin.head_position:
             return Duration()
         return None

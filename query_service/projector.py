@@ -18,6 +18,7 @@ from shared.call import Call
 from shared.changes import Changes
 from shared.errors import DataLoss, Exhausted, Internal, TidemarkError, Unavailable
 from shared.log.log import AggregateKey, EventLog
+from shared.telemetry.metrics import REBUILDS
 
 RETRY_S = 1.0
 """After an error of the machine, such as a full disk."""
@@ -229,6 +230,7 @@ class Projector:
         try:
             await self._build_anew(rebuild)
             rebuild.is_done = True
+            REBUILDS.labels(name, "done").inc()
             logger.info("rebuild_done", projection=name, position=self.position)
         except ProjectionFault as fault:
             logger.exception("rebuild_faulted", projection=name, position=fault.position)
@@ -240,6 +242,8 @@ class Projector:
             logger.exception("rebuild_failed_unexpectedly", projection=name)
             rebuild.failure = Internal()
         finally:
+            if rebuild.failure is not None:
+                REBUILDS.labels(name, rebuild.failure.reason).inc()
             self.rebuilding = None
             rebuild.changes.notify()
 

@@ -18,6 +18,7 @@ from query_service.states import States, read_state
 from shared.errors import DataLoss
 from shared.log.log import EMPTY_DIGEST, AggregateKey
 from shared.sqlite import Connection, Readers, connect, naming
+from shared.telemetry.metrics import STATES_ASKED
 from tidemark.v1.event_pb2 import RecordedEvent
 
 CHECKPOINT = """
@@ -64,6 +65,8 @@ class ProjectionStore:
         # Of the checkpoint: whatever moves that on changes this in the same step.
         self._states = StateCache()
         self._answered_position = 0
+        self._hits = STATES_ASKED.labels(projection.name, "hit")
+        self._misses = STATES_ASKED.labels(projection.name, "miss")
 
     @classmethod
     async def open_live(cls, folder: Path, projection: Projection[Any]) -> "ProjectionStore":
@@ -132,7 +135,10 @@ class ProjectionStore:
         position = self.checkpoint.position
         if position >= self._answered_position:
             with suppress(KeyError):
-                return self._states.get(key), position
+                state = self._states.get(key)
+                self._hits.inc()
+                return state, position
+        self._misses.inc()
         state, position = await self.read(read_state, key)
         if position == self.checkpoint.position:
             self._states.put(key, state)

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from math import nan
 from typing import Any
 
 from shared.aggregates.aggregate import Aggregate
@@ -26,6 +27,7 @@ from shared.log.log import (
     Page,
     timestamp_of,
 )
+from shared.telemetry.metrics import SUBSCRIBER_LAG_EVENTS, SUBSCRIBERS
 from tidemark.internal.v1.stored_pb2 import StoredSubscribeResponse
 from tidemark.v1.event_pb2 import Checkpoint, SubscribeRequest
 
@@ -70,7 +72,7 @@ class EventLogService:
         self._aggregate_types = {aggregate.name for aggregate in aggregates}
         self._event_types = frozenset().union(*(each.event_types for each in aggregates))
         self._origin = origin
-        self._streams = 0
+        self._subscriptions: set[_Subscription] = set()
 
     async def subscribe(self, request: SubscribeRequest, call: Call) -> None:
         """Streams the log from the start that the request names."""
@@ -81,15 +83,24 @@ class EventLogService:
             self._log, event_filter, request, call, self._checkpoint, self._interval
         )
         start = await self._start(request)
-        self._streams += 1
+        self._subscriptions.add(subscription)
         try:
             await subscription.run(start)
         finally:
-            self._streams -= 1
+            self._subscriptions.discard(subscription)
+
+    def look(self) -> None:
+        """Sets the gauges of subscribers."""
+        head = self._log.head.position
+        whole = sum(each.reads_everything for each in self._subscriptions)
+        SUBSCRIBERS.labels("everything").set(whole)
+        SUBSCRIBERS.labels("selection").set(len(self._subscriptions) - whole)
+        lags = (max(0, head - each.position) for each in self._subscriptions)
+        SUBSCRIBER_LAG_EVENTS.set(max(lags, default=nan))
 
     def _interval(self) -> float:
         """The least time between two looks of a live stream, in seconds."""
-        return min(self._streams * SHARE_S, MAX_INTERVAL_S)
+        return min(len(self._subscriptions) * SHARE_S, MAX_INTERVAL_S)
 
     async def _start(self, request: SubscribeRequest) -> int:
         """The position after which the stream starts, but for `from_time`."""
@@ -178,9 +189,17 @@ class _Subscription:
         self._interval = interval
         self._sent_at = float("-inf")
         self._looked_at = float("-inf")
+        self.position = 0
+        """Everything up to here was sent, or filtered out."""
+
+    @property
+    def reads_everything(self) -> bool:
+        """Whether it is the whole log that is read, as replicas do."""
+        return self._filter == EVERYTHING
 
     async def run(self, after: int) -> None:
         """Streams what follows a position."""
+        self.position = after
         is_told = False
         while True:
             head = self._log.head
@@ -195,6 +214,7 @@ class _Subscription:
             else:
                 # What is read from memory lets nobody else run.
                 await asyncio.sleep(0)
+            self.position = after
             if is_at_end and self._stop_at is not None:
                 return
             if is_at_end:
@@ -220,7 +240,7 @@ class _Subscription:
             # A heartbeat is due, which is what it looks at next.
             return
         # Whoever follows everything is a replica, which others wait for.
-        if self._filter != EVERYTHING:
+        if not self.reads_everything:
             await asyncio.sleep(self._looked_at + self._interval() - time.monotonic())
 
     def _is_due(self) -> bool:
@@ -228,7 +248,7 @@ class _Subscription:
 
     async def _send(self, page: Page) -> None:
         # Who does not see the whole log has nothing to compare its digest with.
-        digest = page.digest if self._filter == EVERYTHING else b""
+        digest = page.digest if self.reads_everything else b""
         checkpoint = self._checkpoint(page.position, digest)
         await self._call.send(StoredSubscribeResponse(events=page.records, checkpoint=checkpoint))
         self._sent_at = time.monotonic()

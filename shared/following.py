@@ -17,6 +17,7 @@ from shared.rpc import ERROR_DOMAIN
 from shared.security.misconfigured import Misconfigured
 from shared.security.tenants import EVERY_TENANT, TENANT_HEADER
 from shared.security.upstream import Upstream
+from shared.telemetry.metrics import UPSTREAM_LOST
 from tidemark.internal.v1.stored_pb2 import StoredSubscribeResponse
 from tidemark.v1.event_pb2 import SubscribeRequest
 
@@ -57,6 +58,7 @@ async def follow(
                     yield response
         except grpc.aio.AioRpcError as error:
             _raise_if_diverged(error, have)
+            UPSTREAM_LOST.labels(error.code().name).inc()
             logger.warning(
                 "upstream_away",
                 upstream=upstream.upstream,
@@ -64,8 +66,10 @@ async def follow(
                 why=error.details(),
             )
         except TimeoutError:
+            UPSTREAM_LOST.labels("SILENT").inc()
             logger.warning("upstream_silent", upstream=upstream.upstream, after_s=SILENCE_S)
         except (OSError, Misconfigured) as error:
+            UPSTREAM_LOST.labels("CREDENTIALS").inc()
             logger.warning("upstream_credentials_unusable", error=str(error))
         await asyncio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311  # no secret
         backoff = min(2 * backoff, MAX_BACKOFF_S)

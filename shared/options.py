@@ -19,6 +19,14 @@ Command = Callable[..., None]
 class ServerOptions(AuthenticationOptions, LimitOptions):
     """How both services listen. Its fields are options of the command line."""
 
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            envvar="TIDEMARK_METRICS",
+            metavar="HOST:PORT",
+            help="Where Prometheus finds metrics, by HTTP at /metrics; nowhere without it.",
+        ),
+    ] = None
     insecure: Annotated[
         bool,
         typer.Option(

@@ -35,6 +35,7 @@ from shared.errors import (
 from shared.security.authorization import Authorization, check_demands
 from shared.security.limits import Limit, LimitOptions
 from shared.security.tokens import expired
+from shared.telemetry.calls import counted, measured
 
 ERROR_DOMAIN = "tidemark"
 
@@ -105,10 +106,13 @@ class Calls:
 
     def _method(self, method: MethodDescriptor, function: Any) -> Any:
         if not method.server_streaming:
-            return grpc.unary_unary_rpc_method_handler(self._unary(method, function))
+            handler = measured(method, self._unary(method, function))
+            return grpc.unary_unary_rpc_method_handler(handler)
         if not method.client_streaming:
-            return grpc.unary_stream_rpc_method_handler(self._stream(method, function))
-        return grpc.stream_stream_rpc_method_handler(self._bidirectional(method, function))
+            handler = counted(method, self._stream(method, function))
+            return grpc.unary_stream_rpc_method_handler(handler)
+        handler = counted(method, self._bidirectional(method, function))
+        return grpc.stream_stream_rpc_method_handler(handler)
 
     def _unary(self, method: MethodDescriptor, function: UnaryMethod) -> Any:
         parse = parser(method)

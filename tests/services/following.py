@@ -18,12 +18,14 @@ from tidemark.v1.ship_pb2 import ShipRegistered
 
 @asynccontextmanager
 async def following(
-    folder: Path, log: MemoryLog, origin: Callable[[], Origin]
+    folder: Path, log: MemoryLog, origin: Callable[[], Origin], *options: str
 ) -> AsyncIterator[QueryClient]:
     """The query service, as a process of its own."""
     async with Server("127.0.0.1:0") as upstream:
         upstream.add(EVENT_LOG, methods_of(EventLogService(log, [SHIP], origin)))
-        service = await start_query_service(folder, await upstream.start())
+        service = await start_query_service(
+            folder, await upstream.start(), "127.0.0.1:0", *options, log=folder / "query.log"
+        )
         client = QueryClient(service.address)
         try:
             yield client

@@ -34,7 +34,7 @@ DOCK = DockShip(port="Kiel")
 COMMON_OPTIONS = [
     "listen", "log-level", "insecure", "tls-cert", "tls-key", "tls-client-ca", "jwks",
     "token-issuer", "token-audience", "identities", "no-reflection", "channelz", "max-streams",
-    "max-streams-per-caller", "max-calls-per-caller", "default-deadline",
+    "max-streams-per-caller", "max-calls-per-caller", "default-deadline", "metrics",
 ]  # fmt: skip
 OPTIONS = {
     "command_service": [
