@@ -56,12 +56,16 @@ class ProjectionStore:
         writer: Connection,
         readers: Readers,
         checkpoint: ProjectionCheckpoint,
+        *,
+        is_live: bool,
     ) -> None:
         self._projection = projection
         self._path = path
         self._writer = writer
         self._readers = readers
         self.checkpoint = checkpoint
+        self.is_live = is_live
+        """Whether it was once declared live, and is what the projection would make today."""
         # Of the checkpoint: whatever moves that on changes this in the same step.
         self._states = StateCache()
         self._answered_position = 0
@@ -72,13 +76,18 @@ class ProjectionStore:
     async def open_live(cls, folder: Path, projection: Projection[Any]) -> "ProjectionStore":
         """Opens the file that counts, or makes the first; deletes all others."""
         live: ProjectionStore | None = None
-        for path in reversed(await asyncio.to_thread(files_of, folder, projection)):
-            with naming(path):
-                store = await cls._open(path, projection)
-            if live is None and await store.is_live():
-                live = store
-            else:
-                await store.delete()
+        try:
+            for path in reversed(await asyncio.to_thread(files_of, folder, projection)):
+                with naming(path):
+                    store = await cls._open(path, projection)
+                if live is None and store.is_live:
+                    live = store
+                else:
+                    await store.delete()
+        except BaseException:
+            if live is not None:
+                await live.close()
+            raise
         return live or await cls.create(folder, projection, is_live=True)
 
     @classmethod
@@ -91,7 +100,11 @@ class ProjectionStore:
         path = folder / f"{projection.name}-{number:06d}.db"
         store = await cls._open(path, projection)
         if is_live:
-            await store.go_live()
+            try:
+                await store.go_live()
+            except BaseException:
+                await store.close()
+                raise
         return store
 
     @classmethod
@@ -100,11 +113,12 @@ class ProjectionStore:
         writer = await connect(path, synchronous="NORMAL")
         try:
             checkpoint = await writer.run(prepare, projection)
+            live = await writer.run(is_live, projection.fingerprint)
             readers = await Readers.connect(path)
         except BaseException:
             await writer.close()
             raise
-        return cls(projection, path, writer, readers, checkpoint)
+        return cls(projection, path, writer, readers, checkpoint, is_live=live)
 
     async def apply(
         self, records: Sequence[bytes], checkpoint: ProjectionCheckpoint
@@ -152,13 +166,10 @@ class ProjectionStore:
         self._answered_position = max(self._answered_position, position)
         return result, position
 
-    async def is_live(self) -> bool:
-        """Whether it was once declared live, and is what the projection would make today."""
-        return await self._writer.run(is_live, self._projection.fingerprint)
-
     async def go_live(self) -> None:
         """Makes this the file that counts."""
         await self._writer.run(_go_live)
+        self.is_live = True
 
     async def close(self) -> None:
         """Waits for what runs and closes the file."""

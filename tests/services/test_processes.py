@@ -281,6 +281,22 @@ async def test_a_second_query_service_on_the_same_store_is_refused(
     await reached(shared.queries.log, receipt.position)
 
 
+async def test_a_query_service_that_cannot_open_one_of_its_files_says_so_and_ends(
+    tmp_path: Path,
+) -> None:
+    store = tmp_path / "query"
+    arguments = arguments_of("query_service", store)
+    async with running("query_service", *arguments, log=tmp_path / "query.log"):
+        pass
+    # What a rebuild has left behind, beside the projection that answers.
+    (store / "ships-000001.db").rename(store / "ships-000002.db")
+    (store / "ships-000001.db").write_bytes(b"damaged" * 1000)
+
+    process = await ended("query_service", "serve", *arguments, folder=tmp_path)
+
+    assert_failed_with_a_sentence(process, 1, "query_service", "damaged")
+
+
 # Output
 
 
