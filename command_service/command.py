@@ -13,6 +13,7 @@ from command_service.aggregates.rules import Rules
 from shared.checks import MAX_TEXT_CHARACTERS, Check, id_violations, violations_of
 from shared.errors import FieldViolation, InvalidArgument, InvalidFields
 from shared.log.log import AggregateKey, CommandKey
+from shared.telemetry import tracing
 from shared.telemetry.metrics import COMMAND_SECONDS
 from tidemark.v1.command_pb2 import CommandContext
 
@@ -32,6 +33,7 @@ class Command:
         validate_only: decide, but record nothing.
         receipt_key: under which its receipt is kept; None: it cannot be repeated.
         actor: who sent it.
+        traceparent: the trace of the call that sent it; empty: none.
     """
 
     rules: Rules[Any]
@@ -44,6 +46,7 @@ class Command:
     validate_only: bool
     receipt_key: CommandKey | None
     actor: str
+    traceparent: str
 
 
 class _CommandType(NamedTuple):
@@ -120,7 +123,7 @@ class CommandTypes:
         receipt_key = CommandKey(tenant_id, given_id) if given_id and not validate_only else None
         aggregate_id = getattr(message, id_field) or str(uuid_utils.uuid7())
         key = AggregateKey(tenant_id, rules.aggregate.name, aggregate_id)
-        # By position: with ten names the call alone would take a quarter of the reading.
+        # By position: with eleven names the call alone would take a quarter of the reading.
         return Command(
             rules,
             key,
@@ -132,6 +135,7 @@ class CommandTypes:
             validate_only,
             receipt_key,
             actor,
+            tracing.tracer.current(),
         )
 
 

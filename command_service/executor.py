@@ -409,7 +409,7 @@ class Executor:
             measuring.failed(error)
             logger.exception("commit_failed", commits=len(commits))
             return iter([error] * len(commits))
-        measuring.committed(len(commits), begun)
+        measuring.committed(commits, outcomes, begun)
         return iter(outcomes)
 
     def _conclude(
@@ -503,6 +503,8 @@ def _event(command: Command, payload: Message, version: int) -> RecordedEvent:
     event.causation_id = command.command_id
     event.actor = command.actor
     event.command_fingerprint = command.fingerprint
+    if command.traceparent:
+        event.traceparent = command.traceparent
     pack_into(event.payload, payload)
     return event
 

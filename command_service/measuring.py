@@ -1,10 +1,13 @@
 """What the executor tells the metrics, each in about a microsecond."""
 
 import time
+from collections.abc import Iterable, Sequence
 
 from command_service.calls import Answer, Pending
 from command_service.command import Command
 from shared.errors import TidemarkError
+from shared.log.log import Commit, Committed, Outcome
+from shared.telemetry import tracing
 from shared.telemetry.metrics import (
     AGGREGATES_ASKED,
     COMMAND_SECONDS,
@@ -38,10 +41,22 @@ def asked(aggregates: int, misses: int) -> None:
     _misses.inc(misses)
 
 
-def committed(commands: int, begun: float) -> None:
+def committed(commits: Sequence[Commit], outcomes: Iterable[Outcome], begun: float) -> None:
     """A group of commands is durable."""
-    COMMIT_COMMANDS.observe(commands)
-    COMMIT_SECONDS.observe(now() - begun)
+    seconds = now() - begun
+    COMMIT_COMMANDS.observe(len(commits))
+    COMMIT_SECONDS.observe(seconds)
+    if not tracing.tracer.is_on:
+        return
+    for commit, outcome in zip(commits, outcomes, strict=True):
+        if isinstance(outcome, Committed) and commit.events and commit.events[-1].traceparent:
+            tracing.tracer.record(
+                "commit",
+                commit.events[-1].traceparent,
+                seconds,
+                position=outcome.position,
+                commands=len(commits),
+            )
 
 
 def failed(error: TidemarkError) -> None:

@@ -12,6 +12,7 @@ from shared.event_log_service import Origin
 from shared.following import SILENCE_S, follow
 from shared.log.log import MICROSECONDS, EventLog, Head, time_of_timestamp
 from shared.security.upstream import Upstream
+from shared.telemetry import tracing
 from tidemark.internal.v1.stored_pb2 import StoredSubscribeResponse
 
 MAX_GATHERED_EVENTS = 4096
@@ -79,7 +80,10 @@ class Replica:
                 checkpoint = responses[-1].checkpoint
                 records = [record for response in responses for record in response.events]
                 if records:
+                    begun = time.perf_counter()
                     await self._log.copy(records, checkpoint.digest)
+                    seconds = time.perf_counter() - begun
+                    tracing.tracer.record_events("subscribe", records, seconds)
                 self._hear(
                     Origin(
                         checkpoint.origin_head_position,

@@ -6,6 +6,7 @@ is the switch: at the next start the newest live file counts and all others are 
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from query_service.states import States, read_state
 from shared.errors import DataLoss
 from shared.log.log import EMPTY_DIGEST, AggregateKey
 from shared.sqlite import Connection, Readers, connect, naming
+from shared.telemetry import tracing
 from shared.telemetry.metrics import STATES_ASKED
 from tidemark.v1.event_pb2 import RecordedEvent
 
@@ -135,7 +137,11 @@ class ProjectionStore:
         Raises:
             ProjectionFailed: one of the events cannot be applied; nothing was.
         """
+        begun = time.perf_counter()
         changed = await self._writer.run(apply, self._projection, self._states, records, checkpoint)
+        seconds = time.perf_counter() - begun
+        name, aggregate = self._projection.name, self._projection.aggregate
+        tracing.tracer.record_events(f"project {name}", records, seconds, aggregate.name)
         self.checkpoint = checkpoint
         for key, state in changed.items():
             self._states.put(key, state)

@@ -14,6 +14,7 @@ from shared import service_log
 from shared.errors import TidemarkError
 from shared.security.misconfigured import Misconfigured
 from shared.service_log import LogLevel
+from shared.telemetry.configuring import configure_tracing
 
 EXIT_OUTCOME_UNKNOWN = 70
 
@@ -39,8 +40,13 @@ def run(name: str, service: Coroutine[Any, Any, None], log_level: LogLevel) -> N
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     try:
-        asyncio.run(service)
+        end_tracing = configure_tracing(name)
+        try:
+            asyncio.run(service)
+        finally:
+            end_tracing()
     except (TidemarkError, Misconfigured, OSError) as error:
+        service.close()
         sys.stderr.write(f"{name}: {error}\n")
         raise typer.Exit(1) from error
 

@@ -8,6 +8,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import grpc
@@ -35,6 +36,7 @@ from shared.errors import (
 from shared.security.authorization import Authorization, check_demands
 from shared.security.limits import Limit, LimitOptions
 from shared.security.tokens import expired
+from shared.telemetry import tracing
 from shared.telemetry.calls import counted, measured
 
 ERROR_DOMAIN = "tidemark"
@@ -105,14 +107,15 @@ class Calls:
         )
 
     def _method(self, method: MethodDescriptor, function: Any) -> Any:
+        traced = partial(tracing.tracer.serving, method)
         if not method.server_streaming:
             handler = measured(method, self._unary(method, function))
-            return grpc.unary_unary_rpc_method_handler(handler)
+            return grpc.unary_unary_rpc_method_handler(traced(handler))
         if not method.client_streaming:
             handler = counted(method, self._stream(method, function))
-            return grpc.unary_stream_rpc_method_handler(handler)
+            return grpc.unary_stream_rpc_method_handler(traced(handler))
         handler = counted(method, self._bidirectional(method, function))
-        return grpc.stream_stream_rpc_method_handler(handler)
+        return grpc.stream_stream_rpc_method_handler(traced(handler))
 
     def _unary(self, method: MethodDescriptor, function: UnaryMethod) -> Any:
         parse = parser(method)

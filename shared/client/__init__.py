@@ -25,6 +25,7 @@ from shared.client.stubs import callable_of, is_command, services
 from shared.client.subscription import subscribe
 from shared.errors import TidemarkError
 from shared.security.tenants import EVERY_TENANT
+from shared.telemetry import tracing
 from tidemark.v1.command_pb2 import CommandReceipt
 from tidemark.v1.event_pb2 import SubscribeRequest, SubscribeResponse
 
@@ -37,6 +38,7 @@ class Client:
     """Sends commands and asks, for one tenant. To be made, and used, within one event loop.
 
     What it asks includes what it did: where a request leaves min_position open, it is `position`.
+    Where the program uses OpenTelemetry, what has one answer is part of its traces.
 
     Args:
         connection: where the services are.
@@ -57,6 +59,7 @@ class Client:
         }
         self._commands = self.connection.channel(self.connection.commands)
         self._queries = self.connection.channel(self.connection.queries)
+        self._tracer = tracing.of_program()
         self._callables: dict[str, Any] = {}
 
     async def __aenter__(self) -> "Client":
@@ -173,12 +176,13 @@ class Client:
         codes: frozenset[grpc.StatusCode],
     ) -> Any:
         rpc = self._callable(method)
-        metadata = self.connection.metadata()
-        return await retried(
-            lambda remaining_s: rpc(request, metadata=metadata, timeout=remaining_s),
-            self._timeout_s if timeout_s is None else timeout_s,
-            codes,
-        )
+        with self._tracer.calling(method) as headers:
+            metadata = self.connection.metadata() + headers
+            return await retried(
+                lambda remaining_s: rpc(request, metadata=metadata, timeout=remaining_s),
+                self._timeout_s if timeout_s is None else timeout_s,
+                codes,
+            )
 
     def _current(self, request: Any) -> Any:
         """The request, not to be answered from before what this client did."""

@@ -6,8 +6,8 @@
      "data": {"port": "Singapore"}}
 
 Whatever else an event's envelope has follows, under its name in the contract, unless it is empty:
-actor, command_fingerprint. A payload that `data` does not say exactly, because its type or a field
-of it is unknown here, is in `data_base64` as well, and that is what counts.
+actor, command_fingerprint, traceparent. A payload that `data` does not say exactly, because its
+type or a field of it is unknown here, is in `data_base64` as well, and that is what counts.
 """
 
 import base64
