@@ -118,7 +118,8 @@ def postgres_server(
         within: folder for its own, which every user has to be able to reach; None: the system's
             for what is temporary.
     """
-    folder = Path(tempfile.mkdtemp(prefix="tidemark-postgres-", dir=within))
+    # Its programs run in it.
+    folder = Path(tempfile.mkdtemp(prefix="tidemark-postgres-", dir=within)).resolve()
     try:
         server = PostgresServer(folder)
         server.start(settings)
