@@ -38,6 +38,7 @@ from shared.log.log import (
     Snapshot,
     WrongVersion,
 )
+from shared.outage import Outage
 from shared.telemetry.metrics import COMMIT_CONFLICTS
 from tidemark.v1.command_pb2 import CommandReceipt
 from tidemark.v1.event_pb2 import RecordedEvent
@@ -91,6 +92,7 @@ class Executor:
         self._has_room = asyncio.Event()
         self._is_idle = asyncio.Event()
         self._is_idle.set()
+        self._outage = Outage("commit_failed")
         self._in_flight = 0
         self._in_flight_of: Counter[str] = Counter()
         self._sequence = 0
@@ -270,7 +272,11 @@ class Executor:
             error.metadata["aggregate_id"] = command.key.aggregate_id
             pending.answer = error
         except Exception:
-            logger.exception("command_failed", command=str(command.message.DESCRIPTOR.full_name))
+            logger.exception(
+                "command_failed",
+                command=str(command.message.DESCRIPTOR.full_name),
+                correlation_id=command.correlation_id,
+            )
             live.is_lost = True
             self._settle(pending, Internal())
             self._return()
@@ -407,8 +413,9 @@ class Executor:
             outcomes = await self._log.append(commits)
         except TidemarkError as error:
             measuring.failed(error)
-            logger.exception("commit_failed", commits=len(commits))
+            self._outage.failed(error)
             return iter([error] * len(commits))
+        self._outage.succeeded()
         measuring.committed(commits, outcomes, begun)
         return iter(outcomes)
 

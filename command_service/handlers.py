@@ -5,10 +5,12 @@ from typing import Any
 
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
+from structlog.contextvars import bind_contextvars
 
 from command_service.command import CommandTypes
 from command_service.executor import Executor
 from shared.call import Call
+from shared.errors import TidemarkError
 from tidemark.v1.command_pb2 import CommandReceipt
 
 
@@ -26,4 +28,10 @@ class Commands:
         return self._execute
 
     async def _execute(self, message: Any, call: Call) -> CommandReceipt:
-        return await self._executor.execute(self._types.read(message, call.tenant_id, call.actor))
+        command = self._types.read(message, call.tenant_id, call.actor)
+        try:
+            return await self._executor.execute(command)
+        except TidemarkError:
+            # For whatever is logged of this call, which has a task, and so a context, of its own.
+            bind_contextvars(correlation_id=command.correlation_id)
+            raise

@@ -18,6 +18,7 @@ from shared.call import Call
 from shared.changes import Changes
 from shared.errors import DataLoss, Exhausted, Internal, TidemarkError, Unavailable
 from shared.log.log import AggregateKey, EventLog
+from shared.outage import Outage
 from shared.telemetry.metrics import REBUILDS
 
 RETRY_S = 1.0
@@ -65,6 +66,7 @@ class Projector:
         self._folder = folder
         self._building = Building(log, store)
         self._on_health = on_health
+        self._outage = Outage("projection_delayed", projection=projection.name)
         self._changes = Changes()
         self._watchers: dict[AggregateKey, set[asyncio.Event]] = {}
         # Held while the store moves on, so that a rebuilt one can take its place in between.
@@ -202,13 +204,14 @@ class Projector:
         try:
             async with self._moving:
                 touched = await self._building.step()
+            self._outage.succeeded()
             self._publish(touched)
         except ProjectionFault as fault:
             await self._stop(fault)
         except DataLoss as error:
             await self._stop(ProjectionFault(self.position + 1, str(error)))
-        except (Exhausted, Unavailable):
-            logger.warning("projection_delayed", projection=self.projection.name, exc_info=True)
+        except (Exhausted, Unavailable) as error:
+            self._outage.failed(error)
             await asyncio.sleep(RETRY_S)
 
     async def _stop(self, fault: ProjectionFault) -> None:

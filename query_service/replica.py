@@ -11,6 +11,7 @@ from shared.errors import DataLoss, Exhausted, Unavailable
 from shared.event_log_service import Origin
 from shared.following import SILENCE_S, follow
 from shared.log.log import MICROSECONDS, EventLog, Head, time_of_timestamp
+from shared.outage import Outage
 from shared.security.upstream import Upstream
 from shared.telemetry import tracing
 from tidemark.internal.v1.stored_pb2 import StoredSubscribeResponse
@@ -41,6 +42,7 @@ class Replica:
         self._upstream = upstream
         self._on_fault = on_fault
         self._origin = Origin(0, 0)
+        self._outage = Outage("copy_failed")
         # By this machine's clock: the origin's may differ, or jump.
         self._heard_at = float("-inf")
         self.fault = ""
@@ -65,7 +67,7 @@ class Replica:
                 try:
                     await self._follow()
                 except (Exhausted, Unavailable) as error:
-                    logger.warning("copy_failed", error=str(error), exc_info=True)
+                    self._outage.failed(error)
                     await asyncio.sleep(RETRY_S)
         except DataLoss as error:
             self.fault = str(error)
@@ -83,6 +85,7 @@ class Replica:
                     begun = time.perf_counter()
                     await self._log.copy(records, checkpoint.digest)
                     seconds = time.perf_counter() - begun
+                    self._outage.succeeded()
                     tracing.tracer.record_events("subscribe", records, seconds)
                 self._hear(
                     Origin(
