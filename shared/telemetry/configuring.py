@@ -1,7 +1,9 @@
 """Sets tracing up for a service, by OpenTelemetry's own variables and nothing else."""
 
 import os
+import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import entry_points
 
 import structlog
@@ -11,6 +13,9 @@ from shared.telemetry import tracing
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+
+FLUSH_S = 3.0
+"""How long the last traces may take to leave."""
 
 logger = structlog.get_logger(__name__)
 
@@ -50,7 +55,7 @@ def configure_tracing(service_name: str) -> Callable[[], object]:
     trace.set_tracer_provider(provider)
     tracing.tracer = tracing.of_program()
     logger.info("tracing", exporters=names)
-    return provider.shutdown
+    return partial(_send_the_rest, provider.shutdown)
 
 
 def exporters(environment: Mapping[str, str]) -> list[str]:
@@ -67,6 +72,18 @@ def exporters(environment: Mapping[str, str]) -> list[str]:
     otlp = "otlp_proto_http" if protocol.startswith("http/") else "otlp_proto_grpc"
     names = [name.strip() for name in named.split(",")]
     return [otlp if name == "otlp" else name for name in names if name not in {"", "none"}]
+
+
+def _send_the_rest(shutdown: Callable[[], None]) -> None:
+    """Lets a collector that is away, for which the SDK would wait 30 s, delay the end only so long.
+
+    What is on its way then ends with the process.
+    """
+    sending = threading.Thread(target=shutdown, name="traces", daemon=True)
+    sending.start()
+    sending.join(FLUSH_S)
+    if sending.is_alive():
+        logger.warning("traces_not_sent", after_s=FLUSH_S)
 
 
 def _nothing() -> None:

@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from examples.services import ServiceFailed, start_command_service, start_query_service
 from shared.log.log import AggregateKey, stamp
-from shared.telemetry.configuring import exporters
+from shared.telemetry.configuring import FLUSH_S, exporters
 from shared.telemetry.opentelemetry import MAX_AGE_S, OpenTelemetryTracer
 from tests.log.builders import event
 from tests.services.commanding import CALL_S, of, send
@@ -103,7 +103,10 @@ async def test_a_collector_that_is_away_delays_nobody_and_keeps_no_service_from_
     await send(client, of("aurora", RegisterShip(name="Aurora")))
     await client.channel.close()
 
+    begun = time.monotonic()
     assert await service.stop() == 0
+    assert time.monotonic() - begun < 2 * FLUSH_S
+    assert "traces_not_sent" in log.read_text()
     assert "Traceback" not in log.read_text()
 
 
