@@ -13,13 +13,14 @@ from shared.client.errors import error_of
 MIN_BACKOFF_S = 0.05
 MAX_BACKOFF_S = 1.0
 
-NOT_NOW = frozenset({grpc.StatusCode.UNAVAILABLE})
-OUTCOME_UNKNOWN = NOT_NOW | {
-    grpc.StatusCode.UNKNOWN,
-    grpc.StatusCode.INTERNAL,
-    # Cut off by a service that is stopping; what the caller cancels is another exception.
-    grpc.StatusCode.CANCELLED,
-}
+NOT_NOW = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        # Cut off by a service that is stopping; what the caller cancels is another exception.
+        grpc.StatusCode.CANCELLED,
+    }
+)
+OUTCOME_UNKNOWN = NOT_NOW | {grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL}
 """For what has one effect however often it is sent."""
 
 Answer = TypeVar("Answer")

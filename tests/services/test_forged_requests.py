@@ -7,11 +7,13 @@ from typing import Any
 import grpc
 import pytest
 
-from tests.services.commanding import CALL_S, failure, of, rpc_error, send
+from shared.client import Client
+from tests.services.clients import connection_to
+from tests.services.commanding import CALL_S, failure, of, rpc_error
 from tests.services.deployment import Deployment, deployment, tenant
 from tests.services.forging import PLACEHOLDER, forging
 from tests.services.health import SERVING, health_of
-from tidemark.v1.ship_pb2 import DockShip, GetShipRequest, RegisterShip
+from tidemark.v1.ship_pb2 import DockShip, GetShipRequest, GetShipResponse, RegisterShip
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(60)]
 
@@ -39,15 +41,15 @@ async def test_a_tenant_that_is_no_printable_ascii_is_invalid(
 
 async def test_after_a_path_that_is_no_utf_8_both_services_go_on(tmp_path: Path) -> None:
     async with deployment(tmp_path) as both:
-        await send(both.commands, of("ever", REGISTER))
+        async with Client(connection_to(both)) as client:
+            await client.execute(of("ever", REGISTER))
 
-        await asyncio.gather(*(dive(each.address) for each in (both.command, both.query)))
+            await asyncio.gather(*(dive(each.address) for each in (both.command, both.query)))
 
-        dock = of("ever", DockShip(port="Kiel"))
-        receipt = await send(both.commands, dock, wait_for_ready=True)
-        request = GetShipRequest(ship_id="ever", min_position=receipt.position)
-        answer = await both.queries.ships.GetShip(request, timeout=CALL_S, wait_for_ready=True)
-        assert answer.ship.current_port == "Kiel"
+            # What reaches a server after that, and before it is started anew, is cut off.
+            await client.execute(of("ever", DockShip(port="Kiel")))
+            answer = await client.ask(GetShipRequest(ship_id="ever"), GetShipResponse)
+            assert answer.ship.current_port == "Kiel"
         for channel in (both.commands.channel, both.queries.channel):
             assert await health_of(channel, "") == SERVING
 
