@@ -30,6 +30,7 @@ class Arrivals:
         """HOST:PORT."""
         self.begun: list[Arrival] = []
         self.done: set[str] = set()
+        self._held: Arrival | None = None
         self._changed = asyncio.Condition()
         self._leave = asyncio.Event()
         self._leave.set()
@@ -47,24 +48,32 @@ class Arrivals:
         """A task that a worker has begun, and does not end for the length of a block."""
         self._leave.clear()
         try:
-            await self.until_begun(len(self.begun) + 1)
-            yield self.begun[-1]
+            await self._until(lambda: self._held is not None)
+            assert self._held is not None
+            yield self._held
         finally:
+            self._held = None
             self._leave.set()
 
     async def hear(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One task."""
         arrival = Arrival(**json.loads(await reader.readline()))
-        await self._note(lambda: self.begun.append(arrival))
+        await self._note(lambda: self._begin(arrival))
         leave = asyncio.create_task(self._leave.wait())
         killed = asyncio.create_task(reader.read())
-        await asyncio.wait({leave, killed}, return_when=asyncio.FIRST_COMPLETED)
+        if self._held is arrival:
+            await asyncio.wait({leave, killed}, return_when=asyncio.FIRST_COMPLETED)
         if not killed.done():
             await self._note(lambda: self.done.add(arrival.id))
             writer.write(b"!")
             await killed
         leave.cancel()
         writer.close()
+
+    def _begin(self, arrival: Arrival) -> None:
+        self.begun.append(arrival)
+        if not self._leave.is_set() and self._held is None:
+            self._held = arrival
 
     async def _note(self, change: Callable[[], None]) -> None:
         async with self._changed:

@@ -23,6 +23,8 @@ app.conf.update(
         "visibility_timeout": 1,
         "unacked_restore_interval": 0.5,
         "unacked_restore_throttle": 1,
+        # One that is killed as it looks for those of others keeps them from looking for so long.
+        "unacked_mutex_expire": 1,
     },
 )
 

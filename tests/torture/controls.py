@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from tests.torture.faults import FAULTS, Fault
+from tests.torture.faults import FAULTS, Fault, Patience
 from tests.torture.service import DISK_VARIABLE, SERVICE_VARIABLE, WEAKNESS_VARIABLE
 from tests.torture.stage import Launch
 
@@ -20,17 +20,19 @@ class Control:
     breaks: frozenset[int]
 
 
+PATIENCE = Patience(recovery_s=3, everything_s=1.5)
+"""What is wrong may never recover, and keeps some things from ever occurring."""
+
+
 def _control(weakness: str, service: str, fault: str, *breaks: int) -> Control:
     [known] = [each for each in FAULTS if each.name == fault]
     module = f"{service}_service"
     env = {SERVICE_VARIABLE: module, WEAKNESS_VARIABLE: weakness, DISK_VARIABLE: "1"}
     launch = Launch("tests.torture.service", env)
-    weak = (
-        replace(known, name=weakness, command=launch)
-        if service == "command"
-        else replace(known, name=weakness, query=launch)
-    )
-    return Control(weak, frozenset(breaks))
+    weak = replace(known, name=weakness, patience=PATIENCE)
+    if service == "command":
+        return Control(replace(weak, command=launch), frozenset(breaks))
+    return Control(replace(weak, query=launch), frozenset(breaks))
 
 
 CONTROLS = (

@@ -69,6 +69,19 @@ async def _as_it_is(folder: Path) -> AsyncIterator[Path]:
 
 
 @dataclass(frozen=True)
+class Patience:
+    """How long a run waits, in seconds.
+
+    Args:
+        recovery_s: for a new client to be served, after the fault.
+        everything_s: for all that has to occur to have occurred, after that.
+    """
+
+    recovery_s: float
+    everything_s: float
+
+
+@dataclass(frozen=True)
 class Fault:
     """Something that goes wrong.
 
@@ -85,6 +98,7 @@ class Fault:
         needs_privilege: whether it takes root, mounts or tools that are not in a package.
         reason_it_cannot: why it cannot be made on this machine; empty: it can.
         felt_as: what some answer has to be, or the fault was none; empty: nobody needs to feel it.
+        patience: how long a run with it waits.
     """
 
     name: str
@@ -99,6 +113,7 @@ class Fault:
     needs_privilege: bool = False
     reason_it_cannot: Callable[[], str] = lambda: ""
     felt_as: str = ""
+    patience: Patience = Patience(recovery_s=12, everything_s=12)
 
 
 # Processes

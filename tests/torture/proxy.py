@@ -81,6 +81,8 @@ class Proxy:
         task = asyncio.create_task(self._connect(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        # Whatever became of it: it may have been cancelled before its first step.
+        task.add_done_callback(lambda _: writer.close())
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._mode in {Mode.CUT, Mode.HALF_CLOSED}:
@@ -103,7 +105,6 @@ class Proxy:
         finally:
             self._links.discard(link)
             to_server[1].close()
-            writer.close()
 
     async def _pump(
         self, link: "_Link", source: asyncio.StreamReader, sink: asyncio.StreamWriter

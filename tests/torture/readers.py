@@ -10,7 +10,7 @@ from tests.history.recorded import Subscription
 from tests.services.caller import but
 from tests.torture.followers import Subscriber
 from tests.torture.recorder import Line, Recorder
-from tests.torture.world import HOT, JOURNEYS, KNOWN, MOVE_S, PORTS, World
+from tests.torture.world import HOT, JOURNEYS, KNOWN, PORTS, World
 from tidemark.v1.event_pb2 import EventFilter
 from tidemark.v1.query_pb2 import AsOf, ReplayRequest
 from tidemark.v1.ship_pb2 import (
@@ -48,7 +48,7 @@ class Reader:
         """Asks once, or for some pages."""
         for _ in range(PAGES):
             answer = await self._recorder.ask(request)
-            await asyncio.sleep(MOVE_S)
+            await asyncio.sleep(self._world.pace_s)
             if not (token := getattr(answer, "next_page_token", "")):
                 return
             request = but(request, page_token=token)
@@ -124,7 +124,7 @@ class Visitor:
             self._choose.shuffle(visits)
             for visit in visits:
                 await visit()
-                await asyncio.sleep(MOVE_S)
+                await asyncio.sleep(self._world.pace_s)
 
     async def _journey(self) -> None:
         start = max(0, self._world.position - VISIT_EVENTS)

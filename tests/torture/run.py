@@ -35,7 +35,7 @@ from tests.torture.machine import MachineFailed
 from tests.torture.recorder import Line, Recorder, command_id_of, is_final
 from tests.torture.stage import Stage, TooSlow, stage
 from tests.torture.workload import RunFailed, Workload
-from tests.torture.world import HOT, TENANTS, World
+from tests.torture.world import HOT, PACE_S, TENANTS, World
 from tidemark.v1.command_pb2 import CommandReceipt
 from tidemark.v1.event_pb2 import EventFilter, RecordedEvent
 from tidemark.v1.ship_pb2 import WatchShipRequest
@@ -45,9 +45,7 @@ BEFORE_S = (0.3, 0.9)
 """From when all clients are at it until the fault."""
 
 AFTER_S = 0.3
-MOST_AFTER = 40
 RECOVERY_S = 10.0
-GIVE_UP_S = 12.0
 END_S = 50.0
 """Until every client has come to an end after it was told to."""
 
@@ -87,12 +85,19 @@ class Verdict:
         return cls(fault.name, seed, 0, 0, 0, 0, 0, 0.0, 0.0, (f"The run came to no end: {why}",))
 
 
-async def play(fault: Fault, seed: int, folder: Path) -> Verdict:
-    """Runs the workload with a fault in it, and judges."""
+async def play(fault: Fault, seed: int, folder: Path, pace_s: float = PACE_S) -> Verdict:
+    """Runs the workload with a fault in it, and judges.
+
+    Args:
+        fault: what goes wrong.
+        seed: decides what is left to chance, but for when what happens.
+        folder: an empty one.
+        pace_s: between two moves of a client.
+    """
     history = History()
     complaints: list[str] = []
     try:
-        await _play(fault, seed, folder, history, complaints)
+        await _play(fault, seed, folder, pace_s, history, complaints)
     except FAILURES as error:
         verdict = Verdict.unfinished(fault, seed, f"{type(error).__name__}: {error}")
     else:
@@ -117,7 +122,12 @@ def _is_felt(fault: Fault, history: History) -> bool:
 
 
 async def _play(
-    fault: Fault, seed: int, folder: Path, history: History, complaints: list[str]
+    fault: Fault,
+    seed: int,
+    folder: Path,
+    pace_s: float,
+    history: History,
+    complaints: list[str],
 ) -> None:
     choose = random.Random(f"{fault.name} {seed}")  # noqa: S311  # no secret
     async with AsyncExitStack() as stack:
@@ -135,22 +145,22 @@ async def _play(
                 database,
             )
         )
-        async with _clients(history, actors, seed, complaints) as clients:
+        async with _clients(history, actors, seed, pace_s, complaints) as clients:
             await asyncio.sleep(choose.uniform(*BEFORE_S))
             await fault.strike(actors, choose)
-            recovery = await _recovery(history, actors, seed)
+            recovery = await _recovery(history, actors, seed, fault.patience.recovery_s)
             starting_s = max(each.longest_restart_s for each in actors.parties)
             history.recovery = replace(recovery, seconds=recovery.seconds + starting_s)
-            await _until_everything_occurred(history)
+            await _until_everything_occurred(history, fault.patience.everything_s)
             await clients.finish()
             complaints += await survey(history, actors)
             if not complaints:
                 await clients.catch_up(len(history.log.records))
 
 
-async def _until_everything_occurred(history: History) -> None:
+async def _until_everything_occurred(history: History, patience_s: float) -> None:
     """Lets the clients go on for a while, and until they have done all that they can do."""
-    for _ in range(MOST_AFTER):
+    for _ in range(round(patience_s / AFTER_S)):
         await asyncio.sleep(AFTER_S)
         if not missing(history):
             return
@@ -205,7 +215,7 @@ class _Clients:
 
 @asynccontextmanager
 async def _clients(
-    history: History, actors: Stage, seed: int, complaints: list[str]
+    history: History, actors: Stage, seed: int, pace_s: float, complaints: list[str]
 ) -> AsyncIterator[_Clients]:
     async with AsyncExitStack() as stack:
         addresses = actors.command_address, actors.query_address
@@ -215,7 +225,7 @@ async def _clients(
             stack.push_async_callback(made.close)
             return made
 
-        worlds = {tenant_id: World() for tenant_id in TENANTS}
+        worlds = {tenant_id: World(pace_s) for tenant_id in TENANTS}
         workload = Workload(worlds, recorder, seed)
         await workload.found()
         tasks: list[asyncio.Task[None]] = []
@@ -303,14 +313,14 @@ async def _rebuild_again_and_again(history: History, actors: Stage) -> None:
         await line.close()
 
 
-async def _recovery(history: History, actors: Stage, seed: int) -> Recovery:
+async def _recovery(history: History, actors: Stage, seed: int, patience_s: float) -> Recovery:
     """How long it takes until a new client's command is acknowledged, and is seen everywhere."""
     began = time.monotonic()
     user_id = f"probe-{seed}"
     command = CreateUser(user_id=user_id, username="red probe", balance=1)
     command.context.command_id = str(UUID(int=seed + 1, version=4))
     answer: object = None
-    while time.monotonic() < began + GIVE_UP_S:
+    while time.monotonic() < began + patience_s:
         probes = [
             Recorder(history, "probe", "red", actors.command_address, each.proxies[0].address)
             for each in actors.query_parties

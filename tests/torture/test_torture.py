@@ -15,6 +15,9 @@ from tests.torture.stage import Stage
 
 SEED = 1
 
+PACE_S = 0.03
+"""Slow enough that other tests get on meanwhile."""
+
 TOGETHER = {
     "processes": (
         "kill command",
@@ -58,7 +61,7 @@ def one_after_the_other(name: str) -> Fault:
 
 @pytest.mark.parametrize("name", TOGETHER)
 async def test_every_promise_is_kept_under_faults_of(name: str, tmp_path: Path) -> None:
-    verdict = await play(one_after_the_other(name), SEED, tmp_path)
+    verdict = await play(one_after_the_other(name), SEED, tmp_path, PACE_S)
 
     assert verdict.complaints == ()
     assert verdict.unknown, "no outcome was ever in doubt"

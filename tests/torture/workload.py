@@ -21,7 +21,6 @@ from tests.torture.world import (
     ITEMS,
     JOURNEYS,
     KNOWN,
-    MOVE_S,
     PORTS,
     WARM,
     Acknowledged,
@@ -88,7 +87,7 @@ class Writer:
                 if self.stopping.is_set():
                     return
                 await move()
-                await asyncio.sleep(MOVE_S)
+                await asyncio.sleep(self._world.pace_s)
 
     async def _do(self, command: Message, **context: object) -> Any:
         """Sends a command under an id of its own until its outcome is known."""

@@ -25,7 +25,7 @@ JOURNEYS = ("journey-1", "journey-2")
 
 REMEMBERED = 200
 
-MOVE_S = 0.004
+PACE_S = 0.004
 """Between two moves of a client: to be many is what the clients are for, not to be fast."""
 
 
@@ -39,8 +39,13 @@ class Acknowledged:
 
 @dataclass
 class World:
-    """One tenant's, as its clients have seen it."""
+    """One tenant's, as its clients have seen it.
 
+    Args:
+        pace_s: between two moves of a client.
+    """
+
+    pace_s: float
     acknowledged: deque[Acknowledged] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
     versions: dict[tuple[str, str], int] = field(default_factory=dict)
     """The newest version that somebody heard of, by kind of aggregate and id."""
