@@ -55,7 +55,7 @@ $(NODE_MODULES): examples/node/package.json examples/node/package-lock.json | .v
 
 .PHONY: test
 test: install node ## The whole test suite.
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: test-secure
 test-secure: install ## Tests of the services once more, with TLS, certificates and tokens.

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from shared.client.connection import Connection
 from shared.client.errors import error_of
@@ -87,8 +88,17 @@ async def _stream(
 
 
 def _resume_from(request: SubscribeRequest, checkpoint: Checkpoint) -> None:
+    if request.HasField("from_time") and _nanoseconds(checkpoint.head_time) < _nanoseconds(
+        request.from_time
+    ):
+        # It has not begun, and what comes next may be from before that time.
+        return
     request.after_position = checkpoint.position
     request.after_digest = checkpoint.digest
+
+
+def _nanoseconds(time: Timestamp) -> int:
+    return time.seconds * 1_000_000_000 + time.nanos
 
 
 def _copied(request: SubscribeRequest) -> SubscribeRequest:

@@ -13,7 +13,13 @@ from shared.client.stubs import Stub
 Options = Sequence[tuple[str, Any]]
 Metadata = Sequence[tuple[str, str]]
 
-CHANNEL_OPTIONS: Options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
+CHANNEL_OPTIONS: Options = [
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),
+    # A service that was restarted, or cut off, is found again soon.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+]
 
 
 @dataclass(frozen=True)

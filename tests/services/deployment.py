@@ -35,7 +35,7 @@ def _taking_turns(address: str) -> Options:
     """What a channel to several addresses needs."""
     if "," not in address:
         return ()
-    return (("grpc.lb_policy_name", "round_robin"), ("grpc.max_reconnect_backoff_ms", 1000))
+    return (("grpc.lb_policy_name", "round_robin"),)
 
 
 class CommandClient:

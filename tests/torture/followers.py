@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from shared.event_log_service import HEARTBEAT_S
 from tests.history.recorded import Delivery, Subscription, Watch, Watching
@@ -39,6 +40,7 @@ class Subscriber:
         self.last_error = ""
         self.newest: Delivery | None = None
         self._digest = b""
+        self._has_begun = False
 
     async def until(self, position: int, patience: int = 1_000_000) -> None:
         """Reads until it has come to a position.
@@ -85,7 +87,7 @@ class Subscriber:
         request = SubscribeRequest(filter=wanted.event_filter)
         if self.newest is None and wanted.from_head:
             request.from_head.SetInParent()
-        elif self.newest is None and wanted.from_time is not None:
+        elif not self._has_begun and wanted.from_time is not None:
             request.from_time.CopyFrom(wanted.from_time)
         else:
             request.after_position = self.position
@@ -95,7 +97,8 @@ class Subscriber:
     async def _read(self, position: int, patience: int) -> None:
         connection: list[Delivery] = []
         self._subscription.connections.append(connection)
-        with _stream(self._line, self._subscription, self._request()) as stream:
+        wanted = self._subscription
+        with _stream(self._line, wanted, self._request()) as stream:
             while self.position < position and len(connection) < patience:
                 if (response := await _next(stream)) is None:
                     return
@@ -110,6 +113,13 @@ class Subscriber:
                 connection.append(self.newest)
                 self.position = checkpoint.position
                 self._digest = checkpoint.digest
+                self._has_begun |= wanted.from_time is None or not _is_before(
+                    checkpoint.head_time, wanted.from_time
+                )
+
+
+def _is_before(time: Timestamp, start: Timestamp) -> bool:
+    return (time.seconds, time.nanos) < (start.seconds, start.nanos)
 
 
 @contextmanager
