@@ -12,11 +12,9 @@ from tests.torture.database_faults import DATABASE_FAULTS
 from tests.torture.faults import Fault
 from tests.torture.run import play
 from tests.torture.stage import Stage
+from tests.torture.world import SLOW_PACE_S
 
 SEED = 1
-
-PACE_S = 0.03
-"""Slow enough that other tests get on meanwhile."""
 
 SERVICES = ("kill command of two", "freeze command, PostgreSQL", "cut, PostgreSQL")
 SERVER = ("restart PostgreSQL", "kill PostgreSQL", "terminate connections", "no connections")
@@ -33,7 +31,7 @@ def one_after_the_other(names: tuple[str, ...]) -> Fault:
 
 
 async def keeps_every_promise(fault: Fault, folder: Path) -> None:
-    verdict = await play(fault, SEED, folder, PACE_S)
+    verdict = await play(fault, SEED, folder, SLOW_PACE_S)
 
     assert verdict.complaints == ()
     assert verdict.unknown, "no outcome was ever in doubt"

@@ -12,11 +12,9 @@ import pytest
 from tests.torture.faults import FAULTS, FAULTY_COMMAND, FAULTY_QUERY, Fault
 from tests.torture.run import play
 from tests.torture.stage import Stage
+from tests.torture.world import SLOW_PACE_S
 
 SEED = 1
-
-PACE_S = 0.03
-"""Slow enough that other tests get on meanwhile."""
 
 TOGETHER = {
     "processes": (
@@ -61,7 +59,7 @@ def one_after_the_other(name: str) -> Fault:
 
 @pytest.mark.parametrize("name", TOGETHER)
 async def test_every_promise_is_kept_under_faults_of(name: str, tmp_path: Path) -> None:
-    verdict = await play(one_after_the_other(name), SEED, tmp_path, PACE_S)
+    verdict = await play(one_after_the_other(name), SEED, tmp_path, SLOW_PACE_S)
 
     assert verdict.complaints == ()
     assert verdict.unknown, "no outcome was ever in doubt"

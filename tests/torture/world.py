@@ -28,6 +28,9 @@ REMEMBERED = 200
 PACE_S = 0.004
 """Between two moves of a client: to be many is what the clients are for, not to be fast."""
 
+SLOW_PACE_S = 0.03
+"""The same, where others need the machine too."""
+
 
 @dataclass
 class Acknowledged:
