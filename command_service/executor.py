@@ -46,6 +46,10 @@ from tidemark.v1.event_pb2 import RecordedEvent
 MAX_DECIDED_AT_ONCE = 256
 """Commands decided before others get the event loop."""
 
+MAX_DECIDED = 256
+"""Commands that wait for a commit, at which no more are decided: what is decided has its place
+before whatever another tenant sends. Enough of them that a commit costs little beside them."""
+
 MAX_GROUP_EVENTS = 4096
 """Events in one transaction, at which it is closed."""
 
@@ -89,6 +93,7 @@ class Executor:
         self._uncommitted: dict[CommandKey, Pending] = {}
         self._has_arrivals = asyncio.Event()
         self._has_decisions = asyncio.Event()
+        self._has_few_decisions = asyncio.Event()
         self._has_room = asyncio.Event()
         self._is_idle = asyncio.Event()
         self._is_idle.set()
@@ -187,7 +192,7 @@ class Executor:
         while True:
             await self._has_arrivals.wait()
             self._has_arrivals.clear()
-            while batch := self._next_batch():
+            while batch := await self._next_batch():
                 receipts, failures = await self._load(batch)
                 for pending in batch:
                     self._decide(pending, receipts, failures)
@@ -196,7 +201,10 @@ class Executor:
                     # Others' turn.
                     await asyncio.sleep(0)
 
-    def _next_batch(self) -> list[Pending]:
+    async def _next_batch(self) -> list[Pending]:
+        while len(self._decided) >= MAX_DECIDED:
+            self._has_few_decisions.clear()
+            await self._has_few_decisions.wait()
         if self._returned:
             self._arrived.put_back(self._returned)
             self._returned.clear()
@@ -389,6 +397,7 @@ class Executor:
             pending = self._decided.popleft()
             events += len(pending.commit.events) if pending.commit else 0
             group.append(pending)
+        self._has_few_decisions.set()
         return group
 
     def _return(self) -> None:

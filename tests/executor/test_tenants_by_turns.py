@@ -6,6 +6,7 @@ import pytest
 
 from command_service.arrivals import Arrivals
 from command_service.calls import Call, Pending
+from command_service.executor import MAX_DECIDED, MAX_DECIDED_AT_ONCE
 from shared.errors import Exhausted
 from tests.executor.asking import ask, running, turns, within
 from tests.executor.commands import change, command, create, register
@@ -62,6 +63,26 @@ async def test_what_is_put_back_comes_before_what_came_later() -> None:
     arrivals.put_back(first[::-1])
 
     assert taken(arrivals.take(9)) == [("a", 0), ("a", 1), ("a", 2), ("a", 3)]
+
+
+async def test_a_command_waits_for_few_of_those_that_another_tenant_has_sent_before(
+    exclusive_log: GatedLog,
+) -> None:
+    async with running(exclusive_log) as executor:
+        await within(executor.execute(command(create(), tenant_id="crowd")))
+        exclusive_log.appending.hold(1)
+        crowd = [command(change(), tenant_id="crowd") for _ in range(4000)]
+        of_crowd = executor.submit(crowd)
+        append = await exclusive_log.appending.arrival()
+        await turns()
+        of_one = asyncio.create_task(executor.execute(command(create(), tenant_id="one")))
+        await turns()
+        append.let_go()
+
+        receipt = await within(of_one)
+
+        assert receipt.position <= 2 * (MAX_DECIDED + MAX_DECIDED_AT_ONCE)
+        assert len(await within(of_crowd)) == 4000
 
 
 async def test_past_its_limit_a_tenant_is_turned_away_and_others_are_not(
