@@ -105,13 +105,10 @@ class Projector:
         """Follows the log until cancelled."""
         async with self._tasks:
             self._is_running = True
-            while True:
-                while self.fault is not None:
-                    await self._changes.next()
-                # A rebuild may have put another one in its place meanwhile.
-                while not self._building.can_step:
-                    await self._log.wait(self._log.head.position)
-                await self._step()
+            try:
+                await self._follow()
+            finally:
+                self._is_running = False
 
     async def state(
         self, call: Call, min_position: int, key: AggregateKey
@@ -172,10 +169,10 @@ class Projector:
         """Starts a rebuild, or joins the one that runs.
 
         Raises:
-            Unavailable: STARTING: `run` does not run yet.
+            Unavailable: NOT_RUNNING: `run` does not run yet, or no more.
         """
         if not self._is_running:
-            raise Unavailable("STARTING", "The service is starting")
+            raise Unavailable("NOT_RUNNING", "The service is starting or ending")
         if self.rebuilding is None:
             self.rebuilding = Rebuild()
             name = f"rebuild {self.projection.name}"
@@ -185,6 +182,15 @@ class Projector:
     async def close(self) -> None:
         """Closes the projection's file."""
         await self._building.store.close()
+
+    async def _follow(self) -> None:
+        while True:
+            while self.fault is not None:
+                await self._changes.next()
+            # A rebuild may have put another one in its place meanwhile.
+            while not self._building.can_step:
+                await self._log.wait(self._log.head.position)
+            await self._step()
 
     async def _reach(self, position: int, call: Call) -> None:
         if not self._has_reached(position):

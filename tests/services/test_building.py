@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 from query_service.building import BATCH_EVENTS, Building, ProjectionFault
 from query_service.projection import Projection
 from query_service.projections.user import USERS
+from query_service.projector import Projector
 from query_service.states import States, fold_each
 from query_service.store import ProjectionStore
 from shared.aggregates.user import USER
+from shared.errors import Unavailable
 from shared.log.log import AggregateKey, Commit
 from shared.log.memory import MemoryLog
 from tests.log.builders import event, ship, user
@@ -219,3 +221,26 @@ async def test_a_file_of_before_there_were_fingerprints_is_built_anew(tmp_path: 
     db.close()
 
     assert await position_with(tmp_path, MemoryLog(), USERS) == 0
+
+
+async def test_only_a_service_that_runs_rebuilds(tmp_path: Path) -> None:
+    async def on_health(_is_serving: bool) -> None: ...
+
+    projector = await Projector.open(USERS, MemoryLog(), tmp_path, on_health)
+    running = asyncio.create_task(projector.run())
+    try:
+        with pytest.raises(Unavailable, match="NOT_RUNNING"):
+            projector.rebuild()
+        await asyncio.sleep(0)
+        rebuild = projector.rebuild()
+        running.cancel()
+        # It ends only when the rebuild has cleaned up.
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable, match="NOT_RUNNING"):
+            projector.rebuild()
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+        await projector.close()
+
+    assert not rebuild.is_done
