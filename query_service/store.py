@@ -212,8 +212,7 @@ def _delete(path: Path) -> None:
 
 def prepare(db: sqlite3.Connection, projection: Projection[Any]) -> ProjectionCheckpoint:
     """Makes the tables if there are none, and returns how far they have come."""
-    tables = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-    if tables == 0:
+    if is_empty(db):
         db.executescript(f"BEGIN; {CHECKPOINT} {projection.whole_schema}")
         db.execute(
             "INSERT INTO checkpoint VALUES (0, ?, ?, 0)",
@@ -221,6 +220,12 @@ def prepare(db: sqlite3.Connection, projection: Projection[Any]) -> ProjectionCh
         )
         db.execute("COMMIT")
     return checkpoint_of(db)
+
+
+def is_empty(db: sqlite3.Connection) -> bool:
+    """Whether there are no tables: it is about to be made, or whoever was making it has ended."""
+    tables: int = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    return tables == 0
 
 
 def checkpoint_of(db: sqlite3.Connection) -> ProjectionCheckpoint:

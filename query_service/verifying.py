@@ -22,6 +22,7 @@ from query_service.store import (
     apply,
     checkpoint_of,
     files_of,
+    is_empty,
     is_live,
     prepare,
 )
@@ -60,6 +61,8 @@ def _live(
     for path in reversed(files_of(folder, projection)):
         try:
             db = files.enter_context(snapshot(path))
+            if is_empty(db):
+                continue
             checkpoint_of(db)
             if is_live(db, projection.fingerprint):
                 return db

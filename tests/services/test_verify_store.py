@@ -71,8 +71,9 @@ def test_a_projection_that_takes_many_steps_to_be_built_verifies(
 
 
 def test_a_projection_that_is_still_to_be_built_is_no_finding(store: Path, verify: Verify) -> None:
-    """It is missing, or an earlier program's, or a rebuild was interrupted."""
+    """It is missing, or an earlier program's, or a rebuild was interrupted, or has just begun."""
     (store / "users-000001.db").unlink()
+    (store / "users-000002.db").touch()
     change(store / "ships-000001.db", "UPDATE checkpoint SET is_live = 0")
 
     said = verify(store)
