@@ -413,6 +413,7 @@ class Executor:
                 self._decide_again(pending)
             else:
                 self._decided.append(pending)
+        self._has_few_decisions.set()
 
     async def _append(self, commits: Sequence[Commit]) -> Iterator[Outcome | TidemarkError]:
         if not commits:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from command_service.executor import Executor
+from command_service.executor import MAX_DECIDED, MAX_DECIDED_AT_ONCE, Executor
 from shared.errors import Exhausted, TidemarkError, Unavailable
 from shared.log.log import OutcomeUnknown
 from shared.log.sqlite import SqliteLog
@@ -63,6 +63,23 @@ async def test_an_aggregate_whose_commit_failed_is_read_again_and_goes_on_withou
         assert (await ask(executor, dock()).receipt()).version == 2
         assert (await ask(executor, change()).receipt()).version == 2
         assert len(gated_log.loads) == 3
+
+
+async def test_many_commands_decided_on_top_of_a_commit_that_fails_are_decided_again(
+    gated_log: GatedLog,
+) -> None:
+    """So many that no more were decided before some of them are committed."""
+    async with running(gated_log) as executor:
+        await done(executor, register())
+        gated_log.appending.hold(1)
+        failing = ask(executor, dock())
+        append = await gated_log.appending.arrival()
+        on_top = [ask(executor, load()) for _ in range(MAX_DECIDED + MAX_DECIDED_AT_ONCE)]
+        await turns()
+        append.fail(Exhausted("DISK_FULL", "The disk is full"))
+
+        assert await failing.reason() == "DISK_FULL"
+        assert {await each.reason() for each in on_top} == {"SHIP_NOT_DOCKED"}
 
 
 @failing
