@@ -97,6 +97,11 @@ failover: install .venv/failover ## A primary of three PostgreSQL is killed unde
 fuzz: install ## Hostile input to both services, other than the last time; EXAMPLES=5000, SEED=7.
 	EXAMPLES=$(or $(EXAMPLES),1000) $(BIN)/pytest tests/fuzzing $(if $(SEED),--hypothesis-seed=$(SEED))
 
+.PHONY: model
+model: install ## Both services simulated, and failing, other than the last time; EXAMPLES=5000, SEED=7.
+	EXAMPLES=$(or $(EXAMPLES),1000) $(BIN)/pytest tests/model/test_model.py --capture=no -k invariants \
+		$(if $(SEED),--hypothesis-seed=$(SEED))
+
 .PHONY: bench
 bench: install .venv/bench ## Measure the services on this machine; ONLY=commands: one group.
 	@$(BIN)/python -m benchmarks $(ONLY:%=--only %)
