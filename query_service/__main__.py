@@ -14,6 +14,7 @@ from query_service.past import Past
 from query_service.projection_service import Projections
 from query_service.projections import PROJECTIONS
 from query_service.projector import Projector
+from query_service.readiness import Readiness
 from query_service.relay.commands import parked_command, relay_command
 from query_service.replay import Replay
 from query_service.replica import Replica
@@ -25,7 +26,7 @@ from shared.options import ServerOptions, takes
 from shared.process import LogLevelOption, announce, die_of_unknown_outcome, run
 from shared.rpc import methods_of
 from shared.security.upstream import Upstream
-from shared.server import Server
+from shared.server import READY, Server
 from shared.service_log import LogLevel
 from shared.telemetry.exposition import exposing
 from shared.telemetry.metrics import OF_QUERIES
@@ -103,12 +104,11 @@ async def _serve(
     ):
         log = await SqliteLog.open(folder / "log.db", synchronous="NORMAL", with_receipts=False)
         open_files.push_async_callback(log.close)
-        on_fault = partial(server.set_health, ["", EVENT_LOG_SERVICE.full_name], False)
+        on_fault = partial(server.set_health, [READY, EVENT_LOG_SERVICE.full_name], False)
         replica = Replica(log, upstream, on_fault)
         projectors = []
         for projection in PROJECTIONS:
-            on_health = partial(server.set_health, [projection.service.full_name])
-            projector = await Projector.open(projection, log, folder, on_health)
+            projector = await Projector.open(projection, log, folder)
             open_files.push_async_callback(projector.close)
             projectors.append(projector)
         past = Past(log, projectors)
@@ -128,7 +128,8 @@ async def _serve(
         await open_files.enter_async_context(
             exposing(options.metrics, OF_QUERIES, look, insecure=options.insecure)
         )
-        address = await server.start()
+        readiness = Readiness(server, replica, projectors)
+        address = await server.start(unready=readiness.names)
         for projector in projectors:
             await projector.begin()
         logger.info(
@@ -139,6 +140,7 @@ async def _serve(
             async with asyncio.TaskGroup() as tasks:
                 running = [
                     tasks.create_task(replica.run(), name="replica"),
+                    tasks.create_task(readiness.run(), name="readiness"),
                     *(
                         tasks.create_task(each.run(), name=each.projection.name)
                         for each in projectors

@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, TypeVarTuple
@@ -46,10 +46,7 @@ class Rebuild:
 
 
 class Projector:
-    """Runs one projection on the copy of the log. Made by `open`.
-
-    `on_health` is told whether the projection's queries can be answered.
-    """
+    """Runs one projection on the copy of the log. Made by `open`."""
 
     def __init__(
         self,
@@ -57,7 +54,6 @@ class Projector:
         log: EventLog,
         folder: Path,
         store: ProjectionStore,
-        on_health: Callable[[bool], Awaitable[None]],
     ) -> None:
         self.projection = projection
         self.fault: ProjectionFault | None = None
@@ -65,7 +61,6 @@ class Projector:
         self._log = log
         self._folder = folder
         self._building = Building(log, store)
-        self._on_health = on_health
         self._outage = Outage("projection_delayed", projection=projection.name)
         self._changes = Changes()
         self._watchers: dict[AggregateKey, set[asyncio.Event]] = {}
@@ -75,16 +70,10 @@ class Projector:
         self._is_running = False
 
     @classmethod
-    async def open(
-        cls,
-        projection: Projection[Any],
-        log: EventLog,
-        folder: Path,
-        on_health: Callable[[bool], Awaitable[None]],
-    ) -> "Projector":
+    async def open(cls, projection: Projection[Any], log: EventLog, folder: Path) -> "Projector":
         """Opens the projection's file in the folder, or makes it."""
         store = await ProjectionStore.open_live(folder, projection)
-        return cls(projection, log, folder, store, on_health)
+        return cls(projection, log, folder, store)
 
     @property
     def position(self) -> int:
@@ -95,6 +84,10 @@ class Projector:
     def is_verified(self) -> bool:
         """Whether it is known to be of this log; before that it answers nothing."""
         return self._building.is_verified
+
+    async def changed(self) -> None:
+        """Returns when it has moved on, has stopped, or goes on again; see `Changes.next`."""
+        await self._changes.next()
 
     async def begin(self) -> None:
         """Makes sure, if the log is long enough already, that the projection is of this log."""
@@ -213,18 +206,17 @@ class Projector:
             self._outage.succeeded()
             self._publish(touched)
         except ProjectionFault as fault:
-            await self._stop(fault)
+            self._stop(fault)
         except DataLoss as error:
-            await self._stop(ProjectionFault(self.position + 1, str(error)))
+            self._stop(ProjectionFault(self.position + 1, str(error)))
         except (Exhausted, Unavailable) as error:
             self._outage.failed(error)
             await asyncio.sleep(RETRY_S)
 
-    async def _stop(self, fault: ProjectionFault) -> None:
+    def _stop(self, fault: ProjectionFault) -> None:
         name = self.projection.name
         logger.error("projection_faulted", projection=name, fault=str(fault), exc_info=fault)
         self.fault = fault
-        await self._on_health(False)
         self._publish(set(self._watchers))
 
     def _publish(self, touched: set[AggregateKey]) -> None:
@@ -270,9 +262,7 @@ class Projector:
                     await self._step_rebuild(building, rebuild)
                 await store.go_live()
                 self._building, unused = building, self._building
-            if self.fault is not None:
-                self.fault = None
-                await self._on_health(True)
+            self.fault = None
             self._publish(set(self._watchers))
         finally:
             await unused.store.delete()

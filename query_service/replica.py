@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 import structlog
 
@@ -19,6 +19,9 @@ from tidemark.internal.v1.stored_pb2 import StoredSubscribeResponse
 MAX_GATHERED_EVENTS = 4096
 MAX_GATHERED_BYTES = 8 << 20
 """Beyond, the upstream is not read further until they are copied."""
+
+FIRST_WORD_S = 3.0
+"""How long it waits at its start for the upstream to say how long the log is."""
 
 RETRY_S = 1.0
 """After an error of the machine, such as a full disk."""
@@ -43,6 +46,8 @@ class Replica:
         self._on_fault = on_fault
         self._origin = Origin(0, 0)
         self._outage = Outage("copy_failed")
+        self._first_head = 0
+        self._has_first_head = asyncio.Event()
         # By this machine's clock: the origin's may differ, or jump.
         self._heard_at = float("-inf")
         self.fault = ""
@@ -60,6 +65,20 @@ class Replica:
         """Whether the origin was heard of recently; if not, how far this lags is unknown."""
         return not self.fault and time.monotonic() - self._heard_at < SILENCE_S
 
+    async def first_head(self) -> int:
+        """How long the log was when that was first heard of since the start.
+
+        Where the upstream does not say it within 3 s, or has another log: how long the copy is. An
+        empty one says nothing, so then it is waited for.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_WORD_S):
+                await self._has_first_head.wait()
+        if not self._has_first_head.is_set() and self._log.head.position:
+            return self._log.head.position
+        await self._has_first_head.wait()
+        return self._first_head
+
     async def run(self) -> None:
         """Follows until cancelled, or until the logs turn out to differ."""
         try:
@@ -71,6 +90,7 @@ class Replica:
                     await asyncio.sleep(RETRY_S)
         except DataLoss as error:
             self.fault = str(error)
+            self._note_head(self._log.head.position)
             logger.exception("following_stopped", position=self._log.head.position)
             await self._on_fault()
 
@@ -80,6 +100,8 @@ class Replica:
         try:
             while responses := await inbox.take():
                 checkpoint = responses[-1].checkpoint
+                if checkpoint.HasField("origin_heard_at"):
+                    self._note_head(checkpoint.origin_head_position)
                 records = [record for response in responses for record in response.events]
                 if records:
                     begun = time.perf_counter()
@@ -97,6 +119,11 @@ class Replica:
         finally:
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
+
+    def _note_head(self, position: int) -> None:
+        if not self._has_first_head.is_set():
+            self._first_head = position
+            self._has_first_head.set()
 
     def _hear(self, origin: Origin) -> None:
         """Notes what an upstream says; one that has not heard anything new itself says nothing."""

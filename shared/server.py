@@ -38,6 +38,10 @@ FLUSH_S = 1.0
 LOOK_S = 1.0
 """Between two looks at whether gRPC still serves."""
 
+READY = ""
+LIVE = "live"
+"""What health calls the whole server: whether it can be sent calls, and whether it runs at all."""
+
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -97,6 +101,7 @@ class Server:
         self._health = health.aio.HealthServicer()
         self._handlers: list[grpc.GenericRpcHandler] = []
         self._services: list[str] = []
+        self._health_names: set[str] = set()
         self._signal = asyncio.Event()
         self._tasks = asyncio.TaskGroup()
         self._running: list[asyncio.Task[None]] = []
@@ -106,13 +111,20 @@ class Server:
         self._handlers.append(self._calls.handler(service, method_of))
         self._services.append(service.full_name)
 
-    async def set_health(self, services: Iterable[str], is_serving: bool) -> None:
-        """Says how services are, by their full names; "" is the whole server."""
-        for service in services:
-            await self._health.set(service, SERVING if is_serving else NOT_SERVING)
+    async def set_health(self, names: Iterable[str], is_serving: bool) -> None:
+        """Says how gRPC services, by their full names, and others that health knows, are.
 
-    async def start(self) -> str:
+        During a drain it stays as it is.
+        """
+        if not self._calls.drain.is_on:
+            await self._tell_health(names, is_serving)
+
+    async def start(self, unready: Iterable[str] = ()) -> str:
         """Starts to serve.
+
+        Args:
+            unready: what health calls NOT_SERVING until `set_health` says otherwise; all else is
+                SERVING from now on.
 
         Returns:
             The address, with the port it got.
@@ -128,11 +140,12 @@ class Server:
         self._handlers.append(health_handler(self._health))
         for service, method_of in diagnostics(self._options, ours):
             self.add(service, method_of)
+        await self._tell_health([READY, LIVE, *ours], True)
+        await self._tell_health(unready, False)
         port = await self._start_grpc()
         self._listen = f"{self._listen.rpartition(':')[0]}:{port}"
         for running in (self._authentication.run(), collect_garbage()):
             self._running.append(self._tasks.create_task(running))
-        await self.set_health(["", *ours], True)
         return self._listen
 
     async def serve_until_signal(self) -> None:
@@ -146,8 +159,9 @@ class Server:
     async def drain(self) -> None:
         """Refuses new calls, finishes those that are being answered, ends the streams."""
         logger.info("draining")
-        await self._health.enter_graceful_shutdown()
         self._calls.drain.start()
+        # It is alive: who takes it for dead now kills it before the last answers have left.
+        await self._tell_health(self._health_names - {LIVE}, False)
         try:
             async with asyncio.timeout(GRACE_S):
                 await self._calls.wait_until_idle()
@@ -160,6 +174,11 @@ class Server:
                 await self._calls.wait_until_quiet(QUIET_S)
         # For the last answers to leave. What is left then are others' streams: health watches.
         await self._server.stop(FLUSH_S)
+
+    async def _tell_health(self, names: Iterable[str], is_serving: bool) -> None:
+        for name in names:
+            self._health_names.add(name)
+            await self._health.set(name, SERVING if is_serving else NOT_SERVING)
 
     async def _start_grpc(self) -> int:
         """Has gRPC listen; the port it got."""

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tomllib
@@ -19,7 +18,7 @@ import pytest
 
 from examples.services import START_S, Service
 from shared import healthcheck
-from shared.server import GRACE_S, Server
+from shared.server import GRACE_S
 from tests.services.deployment import CommandClient, QueryClient
 from tidemark.v1.user_pb2 import CreateUser, GetUserRequest
 
@@ -156,6 +155,14 @@ class Container:
         said, _ = await process.communicate()
         return process.returncode, said.decode()
 
+    async def becomes_healthy(self) -> None:
+        """Probes it until it can be sent calls."""
+        found = await self.probe()
+        async with asyncio.timeout(START_S):
+            while found == (1, f"{self.service.address}: NOT_SERVING\n"):
+                found = await self.probe()
+        assert found == (0, f"{self.service.address}: SERVING\n")
+
     async def close(self) -> None:
         """Ends what a test that failed has left."""
         if hasattr(self, "service"):
@@ -253,7 +260,7 @@ async def test_the_installed_services_run_on_postgres_as_compose_runs_them(
         config = on_postgres["postgres-query-2"]
         async with container(config, installed, tmp_path / "query", upstream) as query:
             for each in (one, other, query):
-                assert await each.probe() == (0, f"{each.service.address}: SERVING\n")
+                await each.becomes_healthy()
             commands = CommandClient(one.service.address)
             queries = QueryClient(query.service.address)
             receipt = await commands.users.Create(CreateUser(user_id="u", username="Ada"))
@@ -326,7 +333,7 @@ async def test_the_installed_services_run_as_compose_runs_them(
         upstream = {"command-service:50051": command.service.address}
         async with container(query_config, installed, tmp_path / "query", upstream) as query:
             for each in (command, query):
-                assert await each.probe() == (0, f"{each.service.address}: SERVING\n")
+                await each.becomes_healthy()
 
             commands = CommandClient(command.service.address)
             queries = QueryClient(query.service.address)
@@ -343,29 +350,3 @@ async def test_the_installed_services_run_as_compose_runs_them(
                 code, said = await each.probe()
                 assert code == 1
                 assert said.startswith(f"{each.service.address}: UNAVAILABLE: ")
-
-
-async def test_a_health_check_says_what_a_service_says_of_itself() -> None:
-    async with Server("127.0.0.1:0") as server:
-        address = await server.start()
-        assert await healthcheck.health_of(address) == "SERVING"
-        await server.set_health(["one"], is_serving=False)
-        assert await healthcheck.health_of(address, "one") == "NOT_SERVING"
-        assert (await healthcheck.health_of(address, "another")).startswith("NOT_FOUND")
-
-
-async def test_a_health_check_of_a_server_that_never_answers_ends(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(healthcheck, "TIMEOUT_S", 0.2)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        port = silent.getsockname()[1]
-        found = await healthcheck.health_of(f"127.0.0.1:{port}")
-    assert found.startswith("DEADLINE_EXCEEDED: ")
-
-
-def test_a_health_check_without_an_address_says_how_to_ask(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert healthcheck.main([]) == 1
-    assert capsys.readouterr().err == healthcheck.USAGE

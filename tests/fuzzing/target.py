@@ -21,7 +21,7 @@ from tests.fuzzing.cases import Metadata
 from tests.fuzzing.contract import BULK, COMMANDS, LIBRARIES
 from tests.fuzzing.ledger import Ledger
 from tests.services.deployment import Deployment, deployment
-from tests.services.health import SERVING, health_of
+from tests.services.health import SERVING, health_of, until_health
 from tests.services.histories import WholeLog
 from tests.services.subscribing import reached
 from tidemark.v1.command_pb2 import CommandReceipt, ExecuteResponse
@@ -69,6 +69,7 @@ class Target:
             async for response in stub.ServerReflectionInfo([request], timeout=DEADLINE_S):
                 services = response.list_services_response.service
                 self.served[name] = {service.name for service in services}
+            await until_health(channel, "", SERVING)
 
     def servers_of(self, method: MethodDescriptor) -> list[str]:
         """The processes that serve an RPC."""

@@ -146,8 +146,7 @@ class QueryService:
             open_files.push_async_callback(self.log.close)
             self.replica = Replica(self.log, InProcess(server=self._upstream), self._note_fault)
             for projection in PROJECTIONS:
-                on_health = partial(self._note_health, projection.name)
-                each = await Projector.open(projection, self.log, self.process.folder, on_health)
+                each = await Projector.open(projection, self.log, self.process.folder)
                 open_files.push_async_callback(each.close)
                 self.projectors[projection.aggregate.name] = each
             projectors = list(self.projectors.values())
@@ -164,13 +163,14 @@ class QueryService:
                     tasks.create_task(self.replica.run())
                     for each in projectors:
                         tasks.create_task(each.run())
+                        tasks.create_task(self._note_fault_of(each))
             except* OutcomeUnknown:
                 self.process.die()
 
     async def _note_fault(self) -> None:
         self.faults.append(f"Following has stopped: {self.replica.fault}")
 
-    async def _note_health(self, projection: str, is_healthy: bool) -> None:
-        if not is_healthy:
-            faults = [str(each.fault) for each in self.projectors.values() if each.fault]
-            self.faults.append(f"{projection} has stopped: {faults}")
+    async def _note_fault_of(self, projector: Projector) -> None:
+        while projector.fault is None:
+            await projector.changed()
+        self.faults.append(f"{projector.projection.name} has stopped: {projector.fault}")

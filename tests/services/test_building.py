@@ -224,9 +224,7 @@ async def test_a_file_of_before_there_were_fingerprints_is_built_anew(tmp_path: 
 
 
 async def test_only_a_service_that_runs_rebuilds(tmp_path: Path) -> None:
-    async def on_health(_is_serving: bool) -> None: ...
-
-    projector = await Projector.open(USERS, MemoryLog(), tmp_path, on_health)
+    projector = await Projector.open(USERS, MemoryLog(), tmp_path)
     running = asyncio.create_task(projector.run())
     try:
         with pytest.raises(Unavailable, match="NOT_RUNNING"):

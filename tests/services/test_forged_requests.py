@@ -12,7 +12,7 @@ from tests.services.clients import connection_to
 from tests.services.commanding import CALL_S, failure, of, rpc_error
 from tests.services.deployment import Deployment, deployment, tenant
 from tests.services.forging import PLACEHOLDER, forging
-from tests.services.health import SERVING, health_of
+from tests.services.health import SERVING, until_health
 from tidemark.v1.ship_pb2 import DockShip, GetShipRequest, GetShipResponse, RegisterShip
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(60)]
@@ -51,7 +51,7 @@ async def test_after_a_path_that_is_no_utf_8_both_services_go_on(tmp_path: Path)
             answer = await client.ask(GetShipRequest(ship_id="ever"), GetShipResponse)
             assert answer.ship.current_port == "Kiel"
         for channel in (both.commands.channel, both.queries.channel):
-            assert await health_of(channel, "") == SERVING
+            await until_health(channel, "", SERVING)
 
 
 async def dive(address: str) -> None:

@@ -54,10 +54,7 @@ async def opened(folder: Path) -> AsyncIterator[SqliteLog]:
 @asynccontextmanager
 async def past_of(folder: Path, log: SqliteLog) -> AsyncIterator[Past]:
     """The past, with what a users projection in the folder has kept."""
-
-    async def on_health(_is_serving: bool) -> None: ...
-
-    projector = await Projector.open(USERS, log, folder, on_health)
+    projector = await Projector.open(USERS, log, folder)
     try:
         await projector.begin()
         yield Past(log, [projector])

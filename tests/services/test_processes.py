@@ -20,7 +20,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from examples.services import Service
 from tests.services.commanding import CALL_S, failure, failure_of, of, rpc_error, send
 from tests.services.deployment import CommandClient, Deployment, QueryClient, deployment
-from tests.services.health import SERVING, health_of
+from tests.services.health import SERVING, health_of, until_health
 from tests.services.serving import SERVICES, channel_to
 from tests.services.subscribing import reached, subscribed
 from tidemark.v1.event_pb2 import SubscribeRequest
@@ -197,7 +197,7 @@ async def test_with_insecure_it_listens_for_other_machines(module: str, tmp_path
     async with running(module, *arguments, log=tmp_path / "stderr") as service:
         port = service.address.rpartition(":")[2]
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            assert await health_of(channel, "") == SERVING
+            assert await health_of(channel, "live") == SERVING
 
     assert service.process.returncode == 0
 
@@ -338,7 +338,7 @@ async def test_the_ready_line_names_the_service_and_the_port_that_it_got(
         match = re.fullmatch(rf"{module} ready on (127\.0\.0\.1:[1-9]\d*)\n", line)
         assert match
         async with grpc.aio.insecure_channel(match[1]) as channel:
-            assert await health_of(channel, "") == SERVING
+            assert await health_of(channel, "live") == SERVING
         process.terminate()
         rest = await process.stdout.read()
         code = await process.wait()
@@ -353,8 +353,8 @@ async def test_the_ready_line_names_the_service_and_the_port_that_it_got(
 async def test_every_service_is_healthy_and_an_unknown_one_unknown(shared: Deployment) -> None:
     for module, service in (("command_service", shared.command), ("query_service", shared.query)):
         async with channel_to(service) as channel:
-            for name in ("", *SERVICES[module]):
-                assert await health_of(channel, name) == SERVING
+            for name in ("live", "", *SERVICES[module]):
+                await until_health(channel, name, SERVING)
             error = await rpc_error(health_of(channel, "tidemark.v1.SubmarineService"))
             assert error.code() is StatusCode.NOT_FOUND
 

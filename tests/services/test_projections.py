@@ -229,6 +229,7 @@ async def test_a_second_rebuild_joins_the_one_that_runs(laden: Caller) -> None:
     assert joined.position >= begun.position
     found = await statuses(laden)
     assert (found["users"].state, found["ships"].state) == (REBUILDING, LIVE)
+    assert await health_of(laden.queries.channel, "projection/users") == SERVING
     assert await last_of(first) == await last_of(second)
     assert (await statuses(laden))["users"].state == LIVE
 
@@ -420,6 +421,8 @@ async def test_only_its_own_service_is_not_serving(poisoned: Poisoned) -> None:
 
     for service, status in (
         (SHIP_QUERY_SERVICE, NOT_SERVING),
+        ("projection/ships", NOT_SERVING),
+        ("projection/users", SERVING),
         (USER_QUERY_SERVICE, SERVING),
         ("tidemark.v1.ReplayService", SERVING),
         ("tidemark.v1.EventLogService", SERVING),
@@ -493,7 +496,7 @@ async def test_a_projection_that_has_been_mended_goes_on_from_there(tmp_path: Pa
         cargo = (await caller.ask(ListPortCargoRequest(port="Oslo"))).cargo
         assert [(each.item, each.loaded, each.unloaded) for each in cargo] == [("silk", 18, 8)]
         assert (await statuses(caller))["ships"].state == LIVE
-        assert await health_of(own.queries.channel, SHIP_QUERY_SERVICE) == SERVING
+        await until_health(own.queries.channel, SHIP_QUERY_SERVICE, SERVING)
         assert files_of(own, "ships")[0] == before
 
 

@@ -142,13 +142,15 @@ async def alone(tmp_path: Path) -> AsyncIterator[Deployment]:
 async def test_a_query_service_starts_before_what_it_follows(alone: Deployment) -> None:
     await alone.start_query()
     caller = Caller(alone.commands, alone.queries, "default")
-    assert await health_of(alone.queries.channel, "") == SERVING
+    assert await health_of(alone.queries.channel, "live") == SERVING
+    assert await health_of(alone.queries.channel, "") == NOT_SERVING
     assert not (await caller.ask(ListShipsRequest())).ships
     for status in (await caller.ask(ListProjectionsRequest())).projections:
         assert not status.HasField("lag")
 
     await alone.start_command()
 
+    await until_health(alone.queries.channel, "", SERVING)
     await caller.do(REGISTER)
     assert (await caller.ask(GetShipRequest(ship_id="one"))).ship.name == "Aurora"
 

@@ -1,6 +1,7 @@
 """How the services end: told to, with calls and streams open, or killed."""
 
 import asyncio
+import contextlib
 import signal
 from typing import Any
 from uuid import uuid4
@@ -16,7 +17,7 @@ from shared.client.stubs import Stub
 from shared.security.tenants import EVERY_TENANT
 from tests.services.commanding import CALL_S, failure_of, of, rpc_error, send
 from tests.services.deployment import CommandClient, Deployment
-from tests.services.health import NOT_SERVING, SERVING
+from tests.services.health import NOT_SERVING, SERVING, until_health
 from tests.services.serving import SERVICES, channel_to, health_watch
 from tests.services.subscribing import history, reached, read, subscribed
 from tidemark.v1 import event_pb2
@@ -39,18 +40,31 @@ async def exit_code(service: Service) -> int:
 async def test_a_health_watch_sees_that_a_service_is_draining(own: Deployment) -> None:
     for module, service in (("query_service", own.query), ("command_service", own.command)):
         async with channel_to(service) as channel:
+            await until_health(channel, "", SERVING)
             watches = [health_watch(channel, name) for name in ("", *SERVICES[module])]
+            life = health_watch(channel, "live")
             before = [(await watch.read()).status for watch in watches]
 
             service.process.terminate()
             after = [(await watch.read()).status for watch in watches]
             code = await exit_code(service)
+            last_words = await statuses_of(life)
             for watch in watches:
                 watch.cancel()
 
         assert before == [SERVING] * len(watches)
         assert after == [NOT_SERVING] * len(watches)
+        assert last_words == [SERVING]
         assert code == 0
+
+
+async def statuses_of(watch: Any) -> list[int]:
+    """What a health watch says until its server has ended."""
+    statuses = []
+    with contextlib.suppress(grpc.aio.AioRpcError):
+        async for response in watch:
+            statuses.append(response.status)  # noqa: PERF401  # what came before the error counts
+    return statuses
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda each: each.name)
