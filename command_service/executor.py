@@ -423,7 +423,7 @@ class Executor:
             outcomes = await self._log.append(commits)
         except TidemarkError as error:
             measuring.failed(error)
-            self._outage.failed(error)
+            self._outage.failed(error.reason, exc_info=error)
             return iter([error] * len(commits))
         self._outage.succeeded()
         measuring.committed(commits, outcomes, begun)

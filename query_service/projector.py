@@ -210,7 +210,7 @@ class Projector:
         except DataLoss as error:
             self._stop(ProjectionFault(self.position + 1, str(error)))
         except (Exhausted, Unavailable) as error:
-            self._outage.failed(error)
+            self._outage.failed(error.reason, exc_info=error)
             await asyncio.sleep(RETRY_S)
 
     def _stop(self, fault: ProjectionFault) -> None:

@@ -86,7 +86,7 @@ class Replica:
                 try:
                     await self._follow()
                 except (Exhausted, Unavailable) as error:
-                    self._outage.failed(error)
+                    self._outage.failed(error.reason, exc_info=error)
                     await asyncio.sleep(RETRY_S)
         except DataLoss as error:
             self.fault = str(error)

@@ -1,6 +1,7 @@
 """Following a log over gRPC: one endless sequence of pages, across whatever cuts the connection."""
 
 import asyncio
+import logging
 import random
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -13,6 +14,7 @@ from grpc_status import rpc_status
 from shared.errors import DataLoss
 from shared.event_log_service import HEARTBEAT_S
 from shared.log.log import Head
+from shared.outage import Outage
 from shared.rpc import ERROR_DOMAIN
 from shared.security.misconfigured import Misconfigured
 from shared.security.tenants import EVERY_TENANT, TENANT_HEADER
@@ -45,6 +47,12 @@ async def follow(
             cannot mend that.
     """
     backoff = MIN_BACKOFF_S
+    outage = Outage("upstream_away", upstream=upstream.upstream)
+
+    def lost(reason: str, why: str) -> None:
+        UPSTREAM_LOST.labels(reason).inc()
+        outage.failed(reason, level=logging.WARNING, why=why)
+
     while True:
         have = resume_from()
         is_following = False
@@ -52,25 +60,18 @@ async def follow(
             async with aclosing(_stream(upstream, have)) as responses:
                 async for response in responses:
                     if not is_following:
+                        outage.succeeded()
                         logger.info("following", upstream=upstream.upstream, after=have.position)
                     is_following = True
                     backoff = MIN_BACKOFF_S
                     yield response
         except grpc.aio.AioRpcError as error:
             _raise_if_diverged(error, have)
-            UPSTREAM_LOST.labels(error.code().name).inc()
-            logger.warning(
-                "upstream_away",
-                upstream=upstream.upstream,
-                code=error.code().name,
-                why=error.details(),
-            )
+            lost(error.code().name, error.details() or "")
         except TimeoutError:
-            UPSTREAM_LOST.labels("SILENT").inc()
-            logger.warning("upstream_silent", upstream=upstream.upstream, after_s=SILENCE_S)
+            lost("SILENT", f"It said nothing for {SILENCE_S} s")
         except (OSError, Misconfigured) as error:
-            UPSTREAM_LOST.labels("CREDENTIALS").inc()
-            logger.warning("upstream_credentials_unusable", error=str(error))
+            lost("CREDENTIALS", str(error))
         await asyncio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311  # no secret
         backoff = min(2 * backoff, MAX_BACKOFF_S)
 

@@ -33,6 +33,7 @@ from shared.errors import (
     TidemarkError,
     Unavailable,
 )
+from shared.outage import CallOutages
 from shared.security.authorization import Authorization, check_demands
 from shared.security.limits import Limit, LimitOptions
 from shared.security.tokens import expired
@@ -119,6 +120,7 @@ class Calls:
 
     def _unary(self, method: MethodDescriptor, function: UnaryMethod) -> Any:
         parse = parser(method)
+        outages = CallOutages(method.full_name)
 
         async def handle(raw: bytes, context: ServicerContext) -> bytes:
             call = Call(context, self.drain)
@@ -128,11 +130,13 @@ class Calls:
                     await self._admit(method, call)
                     with self._calls.one(call.identity):
                         response = await self._in_time(function, parse(raw), call)
+                        outages.succeeded()
                         return response.SerializeToString()
                 finally:
                     self._end()
             except TidemarkError as error:
-                status = status_of(error, method)
+                outages.failed(error)
+                status = status_of(error)
             except Exception:
                 logger.exception("call_failed_unexpectedly", rpc=method.full_name)
                 status = status_of(Internal())
@@ -165,21 +169,25 @@ class Calls:
 
     def _stream(self, method: MethodDescriptor, function: StreamMethod) -> Any:
         parse = parser(method)
+        outages = CallOutages(method.full_name)
 
         async def handle(raw: bytes, context: ServicerContext) -> None:
             call = Call(context, self.drain)
-            await self._run_stream(method, call, lambda: function(parse(raw), call))
+            await self._run_stream(method, call, outages, lambda: function(parse(raw), call))
 
         return handle
 
     def _bidirectional(self, method: MethodDescriptor, function: StreamMethod) -> Any:
         parse = parser(method)
+        outages = CallOutages(method.full_name)
 
         async def handle(raw: AsyncIterator[bytes], context: ServicerContext) -> None:
             requests = (parse(each) async for each in raw)
             call = Call(context, self.drain)
             # It ends by itself when the service does: what it has taken on is to be answered.
-            await self._run_stream(method, call, lambda: function(requests, call), cancel=False)
+            await self._run_stream(
+                method, call, outages, lambda: function(requests, call), cancel=False
+            )
 
         return handle
 
@@ -198,6 +206,7 @@ class Calls:
         self,
         method: MethodDescriptor,
         call: Call,
+        outages: CallOutages,
         function: Callable[[], Awaitable[None]],
         *,
         cancel: bool = True,
@@ -214,16 +223,18 @@ class Calls:
                 ):
                     await function()
         except TidemarkError as error:
-            status = status_of(error, method)
+            outages.failed(error)
+            status = status_of(error)
         except asyncio.CancelledError:
             if call.is_cancelled or not (self.drain.is_on or call.has_expired):
                 raise
             task.uncancel()
-            status = status_of(expired() if call.has_expired else _draining(), method)
+            status = status_of(expired() if call.has_expired else _draining())
         except Exception:
             logger.exception("call_failed_unexpectedly", rpc=method.full_name)
             status = status_of(Internal())
         else:
+            outages.succeeded()
             return
         await call.end(status)
 
@@ -263,13 +274,8 @@ def methods_of(implementation: object) -> Callable[[MethodDescriptor], Any]:
     return method_of
 
 
-def status_of(error: TidemarkError, method: MethodDescriptor | None = None) -> status_pb2.Status:
-    """The error as a caller sees it; what an operator has to know of it is logged here."""
-    if not error.is_verdict and not isinstance(error, Internal):
-        # That something is not available yet, or no more, is nobody's mistake.
-        log = logger.info if isinstance(error, Unavailable) else logger.warning
-        cause = {"cause": repr(error.__cause__)} if error.__cause__ else {}
-        log("call_failed", rpc=method.full_name if method else None, error=str(error), **cause)
+def status_of(error: TidemarkError) -> status_pb2.Status:
+    """The error as a caller sees it."""
     status = status_pb2.Status(code=error.code, message=error.message)
     details: list[Message] = [
         error_details_pb2.ErrorInfo(

@@ -7,6 +7,7 @@ nothing after it is sent before; unless it is plain that this one event is why: 
 """
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ from query_service.relay.target import NotTaken, Target, Unsendable
 from shared.errors import DataLoss, Exhausted, Unavailable
 from shared.following import follow
 from shared.log.log import Head, chain
+from shared.outage import Outage
 from shared.security.upstream import Upstream
 from tidemark.internal.v1.stored_pb2 import StoredSubscribeResponse
 from tidemark.v1.event_pb2 import RecordedEvent
@@ -66,6 +68,8 @@ class Relay:
         self._upstream = upstream
         self._target = target
         self._progress = progress
+        self._not_taken = Outage("not_taken", target=target.address)
+        self._not_kept = Outage("checkpoint_not_kept")
         self._stopping = asyncio.Event()
         # The target may block, and wants to be called by one thread.
         self._thread = ThreadPoolExecutor(1, "target")
@@ -101,6 +105,7 @@ class Relay:
         while events and not self._stopping.is_set():
             sent = await self._call(self._send, events[:MAX_SENT_EVENTS])
             if sent.count:
+                self._not_taken.succeeded()
                 refusals, backoff = 0, MIN_BACKOFF_S
             if isinstance(sent.failure, NotTaken):
                 refusals = await self._refusals(refusals, events[sent.count])
@@ -114,12 +119,8 @@ class Relay:
             if parked:
                 refusals = 0
             elif sent.failure:
-                logger.warning(
-                    "not_taken",
-                    target=self._target.address,
-                    position=events[0].position,
-                    why=str(sent.failure),
-                )
+                position = events[0].position
+                self._not_taken.failed(str(sent.failure), level=logging.WARNING, position=position)
                 await self._pause(backoff)
                 backoff = min(2 * backoff, MAX_BACKOFF_S)
 
@@ -155,12 +156,15 @@ class Relay:
         """Keeps it, as soon as the machine can; at the stop, if it can."""
         while True:
             try:
-                return await self._progress.save(head, parked)
+                await self._progress.save(head, parked)
             except (Exhausted, Unavailable) as error:
-                logger.warning("checkpoint_not_kept", error=str(error), exc_info=True)
+                self._not_kept.failed(error.reason, exc_info=error)
                 if self._stopping.is_set():
-                    return None
+                    return
                 await self._pause(RETRY_S)
+            else:
+                self._not_kept.succeeded()
+                return
 
     async def _pause(self, seconds: float) -> None:
         """Waits, but not beyond the stop."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import http.client
+import logging
 import time
 import urllib.error
 import urllib.request
@@ -10,9 +11,8 @@ from pathlib import Path
 from typing import Generic, TypeVar
 from urllib.parse import urlsplit
 
-import structlog
-
 from shared.changes import Changes
+from shared.outage import Outage
 from shared.security.listening import is_loopback
 from shared.security.misconfigured import Misconfigured
 
@@ -26,8 +26,6 @@ READ_S = 5.0
 MAX_BYTES = 1 << 20
 
 Value = TypeVar("Value")
-
-logger = structlog.get_logger(__name__)
 
 
 class Refreshed(Generic[Value]):
@@ -50,6 +48,7 @@ class Refreshed(Generic[Value]):
         self._read_at = float("-inf")
         self._is_wanted = asyncio.Event()
         self._changes = Changes()
+        self._outage = Outage("not_refreshed", source=source)
 
     @property
     def value(self) -> Value:
@@ -80,8 +79,9 @@ class Refreshed(Generic[Value]):
             try:
                 await self._refresh()
             except (OSError, ValueError, http.client.HTTPException) as error:
-                why = type(error).__name__
-                logger.warning("not_refreshed", source=self._source, why=why)
+                self._outage.failed(type(error).__name__, level=logging.WARNING)
+            else:
+                self._outage.succeeded()
             self._is_wanted.clear()
             self._changes.notify()
 

@@ -160,11 +160,12 @@ async def test_a_broker_that_takes_nothing_is_waited_for(on: Stage, log: MemoryL
     await on.broker.client.config_set("maxmemory", "1")
     await add(log, ship(), REGISTERED, DOCKED)
     async with serving(log) as upstream:
-        relay = await on.start_relay(upstream)
+        relay = await on.start_relay(upstream, "--log-level", "debug")
         # More often than what it takes for a single event to be parked.
         await relay.said("not_taken", times=6)
         await on.broker.client.config_set("maxmemory", "0")
         tasks = await on.broker.take(2)
+        await relay.said("not_taken_no_more")
     assert [task.headers["version"] for task in tasks] == [1, 2]
     assert await parked(on) == []
 

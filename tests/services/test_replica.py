@@ -1,6 +1,7 @@
 """The query service's copy of the log, whatever happens to it and to what it follows."""
 
 import asyncio
+import json
 import shutil
 import signal
 import time
@@ -153,6 +154,13 @@ async def test_a_query_service_starts_before_what_it_follows(alone: Deployment) 
     await until_health(alone.queries.channel, "", SERVING)
     await caller.do(REGISTER)
     assert (await caller.ask(GetShipRequest(ship_id="one"))).ship.name == "Aurora"
+    lines = (alone.folder / "query.log").read_text().splitlines()
+    begun, over = (
+        each for each in map(json.loads, lines) if each["event"].startswith("upstream_away")
+    )
+    assert (begun["event"], begun["reason"]) == ("upstream_away", "UNAVAILABLE")
+    assert over["event"] == "upstream_away_no_more"
+    assert over["failures"] > 1
 
 
 async def test_a_query_service_starts_on_a_log_that_is_long_already(alone: Deployment) -> None:

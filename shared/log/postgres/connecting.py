@@ -1,6 +1,7 @@
 """Connections to PostgreSQL: bounded in number and in time, and none to a server that forgets."""
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -14,6 +15,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 from shared.errors import DataLoss, Exhausted, TidemarkError, Unavailable
 from shared.log.log import Head
+from shared.outage import QUIET_S, Outage
 
 # Generic for the type checker alone.
 Connection: TypeAlias = "asyncpg.Connection[Any] | PoolConnectionProxy[Any]"
@@ -95,6 +97,9 @@ class Database:
         self._urls = _one_for_each_host(url)
         self._allow_data_loss = allow_data_loss
         self._pools: list[Pool] = []
+        self._away = Outage("database_away", quiet_s=QUIET_S)
+        self.failing = Outage("database_failed", quiet_s=QUIET_S)
+        """Statements on connections to it."""
 
     async def connect(self, prepare: Preparation, answer_s: float | None = ANSWER_S) -> Any:
         """A connection to the first host that has what is asked for.
@@ -122,9 +127,12 @@ class Database:
             except (*FAILURES, TidemarkError) as error:
                 failures.append(error)
             else:
+                self._away.succeeded()
                 return connection
         reasons = [f"{type(failure).__name__}: {failure}" for failure in failures]
-        logger.warning("database_away", why="; ".join(reasons))
+        self._away.failed(
+            type(failures[-1]).__name__, level=logging.WARNING, why="; ".join(reasons)
+        )
         for failure in failures:
             # What only the operator can change.
             if isinstance(failure, TidemarkError):
@@ -203,13 +211,15 @@ async def borrowed(pool: Pool, within_s: float = 2 * READY_S) -> AsyncIterator[C
         async with pool.connections.acquire(timeout=within_s) as connection:
             try:
                 yield connection
+                pool.database.failing.succeeded()
             except (*LOST, asyncpg.ReadOnlySQLTransactionError):
                 with suppress(asyncpg.InterfaceError):
                     connection.terminate()
                 await pool.database.renew()
                 raise
     except FAILURES as error:
-        logger.warning("database_failed", why=f"{type(error).__name__}: {error}")
+        reason = type(error).__name__
+        pool.database.failing.failed(reason, level=logging.WARNING, why=str(error))
         raise translated(error) from error
 
 

@@ -1,9 +1,8 @@
 """Hearing of what other processes commit: by notification, and by looking, in case one is lost."""
 
 import asyncio
+import logging
 from typing import Any
-
-import structlog
 
 from shared.errors import TidemarkError
 from shared.log.log import Head, HeadSignal
@@ -15,13 +14,12 @@ from shared.log.postgres.connecting import (
     Preparation,
 )
 from shared.log.postgres.schema import HEAD
+from shared.outage import Outage
 
 LOOK_S = 1.0
 """The longest that a lost notification delays anybody."""
 
 RETRY_S = 0.5
-
-logger = structlog.get_logger(__name__)
 
 
 class Listener:
@@ -42,6 +40,7 @@ class Listener:
         self._signal = signal
         self._channel = channel
         self._is_told = asyncio.Event()
+        self._outage = Outage("listening_interrupted")
 
     async def run(self) -> None:
         """Listens until cancelled, on one connection after the other."""
@@ -56,7 +55,8 @@ class Listener:
                 finally:
                     await asyncio.shield(_close(connection))
             except (TidemarkError, *FAILURES) as error:
-                logger.warning("listening_interrupted", why=f"{type(error).__name__}: {error}")
+                reason = type(error).__name__
+                self._outage.failed(reason, level=logging.WARNING, why=str(error))
             await asyncio.sleep(RETRY_S)
 
     async def _listen(self, connection: Any) -> None:
@@ -66,6 +66,7 @@ class Listener:
         while True:
             self._is_told.clear()
             await self._look(connection)
+            self._outage.succeeded()
             try:
                 async with asyncio.timeout(LOOK_S):
                     await self._is_told.wait()
