@@ -28,6 +28,10 @@ proto: install ## Regenerate the code of protos/.
 	$(BIN)/python hatch_build.py
 	@touch build/generated
 
+.PHONY: contract
+contract: install ## Write docs/contract.md anew from the comments in protos/.
+	$(BIN)/python -m docs.contract
+
 .PHONY: demo
 demo: install ## Two stories through two real services, told in a few seconds.
 	@$(BIN)/python -m examples.demo

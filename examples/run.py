@@ -29,7 +29,7 @@ Try, in another terminal, with .venv/bin on your PATH:
 SECURE_BANNER = """
 Tidemark is up: commands on {commands}, queries on {queries}, data in {data}. Ctrl-C stops it.
 
-Both ask for a certificate and a token; the README's "Security" has a first call.
+Both ask for a certificate and a token; docs/operating.md has a first call, at "Security".
 
 """
 

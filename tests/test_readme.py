@@ -1,4 +1,4 @@
-"""Every snippet of the README is executed, with ports of the test's own."""
+"""Every snippet of the README and of docs/ is executed, with ports of the test's own."""
 
 import asyncio
 import os
@@ -12,6 +12,9 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
+from docs import contract
 from examples import dev_credentials
 from examples.dev_credentials import server_options, upstream_options
 from examples.services import Service, start_command_service, start_query_service
@@ -27,7 +30,7 @@ from tidemark.v1.ship_pb2 import DepartShip, DockShip, GetShipRequest, LoadCargo
 from tidemark.v1.user_pb2 import CreateUser
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CHANGELOG.md"]
 BIN = Path(sys.executable).parent
 
 COPIED = (
@@ -53,12 +56,13 @@ class Snippet(NamedTuple):
 
 def snippets() -> Iterator[Snippet]:
     pattern = r"(?:^\*\*`([\w/.]+)`\*\*\n\n)?^```([\w ]*)\n(.*?)^```$"
-    for path, kind, content in re.findall(pattern, README, re.DOTALL | re.MULTILINE):
-        yield Snippet(kind, content, path)
+    for page in PAGES:
+        for path, kind, content in re.findall(pattern, page.read_text(), re.DOTALL | re.MULTILINE):
+            yield Snippet(kind, content, path)
 
 
 def expected_after(kind: str = "sh") -> Iterator[tuple[Snippet, list[str]]]:
-    """Each snippet for the shell, or of another kind, with what the README shows it to print."""
+    """Each snippet for the shell, or of another kind, with what its page shows it to print."""
     blocks = list(snippets())
     for block, following in zip(blocks, [*blocks[1:], None], strict=True):
         if block.kind.startswith(kind):
@@ -196,8 +200,42 @@ async def test_events_go_on_to_celery_as_the_readme_says(tmp_path: Path) -> None
         assert await listed.wait() == 0
 
 
+def test_the_page_of_the_contract_is_of_this_contract() -> None:
+    assert contract.PAGE.read_text() == contract.contract(), "make contract"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+    for link in links:
+        name, _, heading = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), link
+        assert target == ROOT or ROOT in target.parents, link
+        if heading:
+            assert heading in anchors_of(target), link
+
+
+def anchors_of(page: Path) -> set[str]:
+    """What its headings can be linked to by."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings}
+
+
+def test_no_kind_of_snippet_is_unknown_here() -> None:
+    """Of these there is a test each, but for what is shown: output, pictures, and settings."""
+    executed = {
+        *("sh", "sh node", "sh tidemark", "sh offline", "sh backup", "sh restore", "sh relay"),
+        *("sh parked", "sh docker", "sh docker postgres", "sh copy", "sh serve", "sh secure"),
+        *("sh lighthouse", "python", "python tasks", "python demands", "proto"),
+    }
+    assert {each.kind for each in snippets()} == executed | {"", "text", "yaml"}
+
+
 def test_the_make_targets_that_the_readme_names_are_there() -> None:
-    named = re.findall(r"^make ([\w-]+)$|`make ([\w-]+)`", README, re.MULTILINE)
+    text = "".join(page.read_text() for page in PAGES)
+    named = re.findall(r"^make ([\w-]+)$|`make ([\w-]+)`", text, re.MULTILINE)
     targets = {block or inline for block, inline in named}
     assert {"demo", "test", "run", "install", "proto"} <= targets
     for target in targets:
