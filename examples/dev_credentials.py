@@ -34,7 +34,7 @@ REPLICA = "spiffe://tidemark.example/replica"
 CLIENT = "spiffe://tidemark.example/client"
 DEVELOPER = "developer"
 TENANTS = ("acme",)
-SCOPES = ("read", "write")
+SCOPES = ("read", "write", "admin")
 
 IDENTITIES = f"""\
 # Who the owners of certificates are: their SPIFFE id or subject, their tenants, and their scopes.

@@ -228,6 +228,7 @@ def test_no_kind_of_snippet_is_unknown_here() -> None:
     executed = {
         *("sh", "sh node", "sh tidemark", "sh offline", "sh backup", "sh restore", "sh relay"),
         *("sh parked", "sh docker", "sh docker postgres", "sh copy", "sh serve", "sh secure"),
+        "sh tidemark secure",
         *("sh lighthouse", "python", "python tasks", "python demands", "proto"),
     }
     assert {each.kind for each in snippets()} == executed | {"", "text", "yaml"}
@@ -290,7 +291,9 @@ def test_the_url_that_the_readme_serves_from_is_one() -> None:
 async def test_a_call_over_mutual_tls_with_a_token_goes_as_the_readme_says(
     tmp_path: Path,
 ) -> None:
-    [(snippet, expected)] = [each for each in expected_after() if each[0].kind == "sh secure"]
+    kinds = ("sh secure", "sh tidemark secure")
+    shown = [each for each in expected_after() if each[0].kind in kinds]
+    assert [snippet.kind for snippet, _ in shown] == list(kinds)
     credentials = tmp_path / "dev-credentials"
     dev_credentials.make(credentials)
     server = server_options(credentials)
@@ -303,8 +306,9 @@ async def test_a_call_over_mutual_tls_with_a_token_goes_as_the_readme_says(
             tmp_path, command.address, "127.0.0.1:0", *options, log=tmp_path / "query.log"
         )
         try:
-            script = snippet.content.replace("dev-credentials", str(credentials))
-            assert_shown(expected, await asyncio.to_thread(execute, script, command, query))
+            for snippet, expected in shown:
+                script = snippet.content.replace("dev-credentials", str(credentials))
+                assert_shown(expected, await asyncio.to_thread(execute, script, command, query))
         finally:
             await query.stop()
     finally:

@@ -29,8 +29,12 @@ def connect(
         str, typer.Option(envvar="TIDEMARK_QUERIES", help="HOST:PORT of a query service.")
     ] = Connection.queries,
     tenant: Annotated[
-        str, typer.Option(envvar="TIDEMARK_TENANT", help="Whose data it is about.")
-    ] = Connection.tenant_id,
+        str | None,
+        typer.Option(
+            envvar="TIDEMARK_TENANT",
+            help="Whose data it is about. Without it: the caller's only tenant, or `default`.",
+        ),
+    ] = None,
     ca: Annotated[
         Path | None,
         typer.Option(

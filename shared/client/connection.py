@@ -5,7 +5,7 @@ from pathlib import Path
 
 import grpc
 
-from shared.security.tenants import DEFAULT_TENANT, TENANT_HEADER
+from shared.security.tenants import TENANT_HEADER
 
 OPTIONS = [
     # A page of about 1 MiB, and the one event that ends it.
@@ -29,7 +29,8 @@ class Connection:
     Args:
         commands: HOST:PORT of the command service.
         queries: HOST:PORT of a query service.
-        tenant_id: whose data it is about.
+        tenant_id: whose data it is about. None: the caller's, where the credentials are for one
+            alone; without credentials, the tenant `default`.
         ca: file: the authorities of the services' certificates, PEM. Without it, no TLS.
         cert: file: the certificate to show them, PEM.
         key: file: the key of that certificate, PEM.
@@ -39,7 +40,7 @@ class Connection:
 
     commands: str = "127.0.0.1:50051"
     queries: str = "127.0.0.1:50052"
-    tenant_id: str = DEFAULT_TENANT
+    tenant_id: str | None = None
     ca: Path | None = None
     cert: Path | None = None
     key: Path | None = None
@@ -59,7 +60,8 @@ class Connection:
 
     def metadata(self, tenant_id: str | None = None) -> tuple[tuple[str, str], ...]:
         """What goes with every call; of another tenant than its own, if that is given."""
-        return ((TENANT_HEADER, tenant_id or self.tenant_id),)
+        named = tenant_id or self.tenant_id
+        return ((TENANT_HEADER, named),) if named else ()
 
     def _credentials(self) -> grpc.ChannelCredentials | None:
         if (self.cert is None) != (self.key is None) or (self.cert and not self.ca):

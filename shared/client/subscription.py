@@ -27,7 +27,7 @@ RESUMABLE = OUTCOME_UNKNOWN | {
 
 async def subscribe(
     connection: Connection,
-    tenant_id: str,
+    tenant_id: str | None,
     request: SubscribeRequest,
     timeout_s: float,
     on_interruption: Callable[[TidemarkError], object],
@@ -62,7 +62,7 @@ async def subscribe(
 
 
 async def _stream(
-    connection: Connection, tenant_id: str, request: SubscribeRequest
+    connection: Connection, tenant_id: str | None, request: SubscribeRequest
 ) -> AsyncGenerator[SubscribeResponse, None]:
     """One stream, on a connection of its own: that of a stream which fell silent may be dead.
 

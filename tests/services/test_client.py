@@ -227,7 +227,7 @@ async def test_a_subscription_notices_that_its_connection_is_dead(
     shared: Deployment, client: Client, ship_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shared.client.subscription.SILENCE_S", 0.3)
-    connection = connection_to(shared, tenant_id=client.connection.tenant_id)
+    connection = client.connection
     receipt = await client.execute(RegisterShip(ship_id=ship_id, name="Ever"))
     await reached(shared.queries.log, receipt.position)
     async with Proxy.to(shared.query.address) as proxy:

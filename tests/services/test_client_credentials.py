@@ -55,7 +55,7 @@ async def greeting(
         peer = context.auth_context()
         shown.append(
             {
-                "tenant": metadata["x-tenant-id"],
+                "tenant": metadata.get("x-tenant-id"),
                 "token": metadata.get("authorization"),
                 "certificate": b"".join(peer.get("x509_subject_alternative_name", ())),
             }
