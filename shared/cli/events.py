@@ -84,11 +84,19 @@ def tail(
 async def _tail(
     client: Client, request: SubscribeRequest, every_tenant: bool, *, as_json: bool
 ) -> None:
-    subscription = client.subscribe(
-        request, every_tenant=every_tenant, on_interruption=_say_interruption
-    )
+    said = ""
+
+    def say(why: TidemarkError) -> None:
+        """Not at every attempt."""
+        nonlocal said
+        if why.message != said:
+            said = why.message
+            errors.print(f"[dim]… {escape(said)}; connecting again[/]")
+
+    subscription = client.subscribe(request, every_tenant=every_tenant, on_interruption=say)
     async with aclosing(subscription) as responses:
         async for response in responses:
+            said = ""
             for event in response.events:
                 if as_json:
                     print_json(to_dict(event))
@@ -110,7 +118,3 @@ def line_of(event: RecordedEvent, *, with_tenant: bool = False) -> str:
         f"  [{colour}]{escape(subject)}[/] [dim]v{event.version}[/]  [bold]{name}[/]  "
         + escape(", ".join(f"{field}={value}" for field, value in content.items()))
     ).rstrip()
-
-
-def _say_interruption(why: TidemarkError) -> None:
-    errors.print(f"[dim]… {escape(why.message)}; connecting again[/]")
