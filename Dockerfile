@@ -30,6 +30,6 @@ ENV PATH=/opt/venv/bin:$PATH \
 WORKDIR /data
 # By number, so that an orchestrator can see that it is not root.
 USER 10001:10001
-EXPOSE 50051 50052
+EXPOSE 50051 50052 9051 9052
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["python", "-m"]

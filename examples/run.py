@@ -11,6 +11,7 @@ from examples.services import Service, ServiceFailed, start_command_service, sta
 DATA = Path("data")
 COMMANDS = "127.0.0.1:50051"
 QUERIES = "127.0.0.1:50052"
+METRICS = ("127.0.0.1:9051", "127.0.0.1:9052")
 
 BANNER = """
 Tidemark is up: commands on {commands}, queries on {queries}, data in {data}. Ctrl-C stops it.
@@ -23,6 +24,8 @@ Try, in another terminal, with .venv/bin on your PATH:
     {commands} tidemark.v1.UserCommandService/ChangeBalance
   grpcurl -plaintext -d '{{"user_id": "ada"}}' {queries} tidemark.v1.UserQueryService/GetUser
   grpcurl -plaintext {queries} tidemark.v1.EventLogService/Subscribe
+
+Metrics: http://{metrics[0]}/metrics and http://{metrics[1]}/metrics
 
 """
 
@@ -38,6 +41,7 @@ async def main(
     data: Path = DATA,
     commands: str = COMMANDS,
     queries: str = QUERIES,
+    metrics: tuple[str, str] = METRICS,
     credentials: Path | None = None,
 ) -> int:
     """Runs both until a signal, or until one of them ends.
@@ -46,6 +50,7 @@ async def main(
         data: their folder.
         commands: where the command service listens.
         queries: where the query service listens.
+        metrics: where the command service and the query service show theirs.
         credentials: folder of `examples.dev_credentials`, for services that ask everybody who
             they are.
 
@@ -61,12 +66,14 @@ async def main(
     try:
         server = server_options(credentials) if credentials else []
         upstream = upstream_options(credentials) if credentials else []
-        command = await start_command_service(data, commands, *server)
+        command_options = [*server, "--metrics", metrics[0]]
+        command = await start_command_service(data, commands, *command_options)
         services.append(command)
-        query = await start_query_service(data, command.address, queries, *server, *upstream)
+        query_options = [*server, *upstream, "--metrics", metrics[1]]
+        query = await start_query_service(data, command.address, queries, *query_options)
         services.append(query)
         banner = (SECURE_BANNER if credentials else BANNER).format(
-            commands=command.address, queries=query.address, data=data
+            commands=command.address, queries=query.address, data=data, metrics=metrics
         )
         sys.stdout.write(banner)
         sys.stdout.flush()

@@ -114,7 +114,9 @@ class Container:
         folder.mkdir()
         self._folder = folder
         self._port = str(config["ports"][0]["target"])
-        replacements = {f":{self._port}": ":0", DATA: str(folder), **replacements}
+        metrics = config["environment"]["TIDEMARK_METRICS"].rpartition(":")[2]
+        free = {f":{port}": ":0" for port in (self._port, metrics)}
+        replacements = {**free, DATA: str(folder), **replacements}
         entrypoint = re.search(r"^ENTRYPOINT (.+)$", DOCKERFILE, re.MULTILINE)
         assert entrypoint
         assert config["entrypoint"] is None
@@ -201,9 +203,10 @@ def test_both_services_are_the_image_of_this_version(services: dict[str, Any]) -
 
 def test_ports_are_published_on_loopback_alone(services: dict[str, Any]) -> None:
     for service in services.values():
-        (port,) = service["ports"]
-        assert port["host_ip"] == "127.0.0.1"
+        port, metrics = service["ports"]
+        assert port["host_ip"] == metrics["host_ip"] == "127.0.0.1"
         assert service["environment"]["TIDEMARK_LISTEN"] == f"0.0.0.0:{port['target']}"
+        assert service["environment"]["TIDEMARK_METRICS"] == f"0.0.0.0:{metrics['target']}"
         assert service["healthcheck"]["test"][-1] == f"127.0.0.1:{port['target']}"
 
 

@@ -11,7 +11,8 @@ ROOT = Path(__file__).parent.parent
 RUN = """
 import asyncio, pathlib, sys
 from examples import run
-sys.exit(asyncio.run(run.main(pathlib.Path(sys.argv[1]), "127.0.0.1:0", "127.0.0.1:0")))
+free = "127.0.0.1:0"
+sys.exit(asyncio.run(run.main(pathlib.Path(sys.argv[1]), free, free, (free, free))))
 """
 
 STORIES = """
