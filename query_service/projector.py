@@ -62,6 +62,8 @@ class Projector:
         self._folder = folder
         self._building = Building(log, store)
         self._outage = Outage("projection_delayed", projection=projection.name)
+        # So that it is 0 rather than not there.
+        REBUILDS.labels(projection.name, "done")
         self._changes = Changes()
         self._watchers: dict[AggregateKey, set[asyncio.Event]] = {}
         # Held while the store moves on, so that a rebuilt one can take its place in between.
