@@ -7,23 +7,27 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from command_service.aggregates import RULES
 from examples.services import Service
+from query_service.projections import PROJECTIONS
 from tests.services.commanding import CALL_S
 
 SERVICES = {
-    "command_service": [
-        "tidemark.v1.BulkCommandService",
-        "tidemark.v1.EventLogService",
-        "tidemark.v1.ShipCommandService",
-        "tidemark.v1.UserCommandService",
-    ],
-    "query_service": [
-        "tidemark.v1.EventLogService",
-        "tidemark.v1.ProjectionService",
-        "tidemark.v1.ReplayService",
-        "tidemark.v1.ShipQueryService",
-        "tidemark.v1.UserQueryService",
-    ],
+    "command_service": sorted(
+        [
+            "tidemark.v1.BulkCommandService",
+            "tidemark.v1.EventLogService",
+            *(rules.service.full_name for rules in RULES),
+        ]
+    ),
+    "query_service": sorted(
+        [
+            "tidemark.v1.EventLogService",
+            "tidemark.v1.ProjectionService",
+            "tidemark.v1.ReplayService",
+            *(projection.service.full_name for projection in PROJECTIONS),
+        ]
+    ),
 }
 
 
