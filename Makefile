@@ -85,7 +85,7 @@ audit: install ## Look for known weaknesses of the packages that are installed.
 	$(BIN)/pip freeze --exclude-editable | $(BIN)/pip-audit --strict --no-deps --disable-pip -r /dev/stdin
 
 .PHONY: torture
-torture: install ## Both services under every fault, with 3 seeds each; SEEDS=20, FAULT=cut, SEED=7.
+torture: install ## Both services under every fault, with 2 seeds each; SEEDS=20, FAULT=cut, SEED=7.
 	@$(BIN)/python -m tests.torture $(if $(SEEDS),--seeds $(SEEDS)) $(if $(FAULT),--fault '$(FAULT)') \
 		$(if $(SEED),--seed $(SEED))
 

@@ -35,16 +35,19 @@ RUN_S = 180.0
 
 CLEAN_UP_S = 30.0
 
+JOBS = 1 + (os.cpu_count() or 1)
+"""Some of them wait."""
+
 console = Console(width=None if sys.stdout.isatty() else WIDTH)
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
 def torture(
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds of each fault.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds of each fault.")] = 2,
     seed: Annotated[int | None, typer.Option(help="Just this one.")] = None,
     fault: Annotated[str | None, typer.Option(help="Just this one.")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at the same time.")] = os.cpu_count() or 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at the same time.")] = JOBS,
     as_json: Annotated[bool, typer.Option("--json", hidden=True)] = False,
 ) -> None:
     """Run both services under faults, and check what their clients saw."""

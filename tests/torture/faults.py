@@ -59,6 +59,10 @@ NOTICE_S = 15.0
 """Within which damage has to be noticed."""
 
 
+ENDED_S = 1.0
+"""Within which a service that is about to end has ended."""
+
+
 class Unnoticed(Exception):
     """A service went on as if nothing were wrong."""
 
@@ -220,11 +224,16 @@ def _failing_disk(name: str, failure: str) -> Strike:
             raise Unnoticed(f"The {name} service went on after {failure} failed") from None
         finally:
             party.mend()
-        if code != EXIT_OUTCOME_UNKNOWN or "commit_outcome_unknown" not in party.last_line:
-            raise Unnoticed(f"The {name} service ended with code {code}: {party.last_line}")
-        await party.start()
+        await _start_again(party, code)
 
     return strike
+
+
+async def _start_again(party: Party, code: int) -> None:
+    """Starts a service that has ended, as it should, because it does not know what was written."""
+    if code != EXIT_OUTCOME_UNKNOWN or "commit_outcome_unknown" not in party.last_line:
+        raise Unnoticed(f"The {party.name} service ended with code {code}: {party.last_line}")
+    await party.start()
 
 
 def _survived(name: str, failure: str) -> Strike:
@@ -237,6 +246,15 @@ def _survived(name: str, failure: str) -> Strike:
         party.mend()
 
     return strike
+
+
+async def _fsync_of_query(stage: Stage, choose: random.Random) -> None:
+    """Its copy is only synced when the WAL is moved into the database, which is then tried again;
+    and when a commit is the first of a new WAL: that one ends the service."""
+    await _survived("query", "fsync")(stage, choose)
+    with contextlib.suppress(TimeoutError):
+        code = await stage.query.exit_code(ENDED_S)
+        await _start_again(stage.query, code)
 
 
 def _power_loss(name: str) -> Strike:
@@ -511,8 +529,7 @@ FAULTS = (
     ),
     Fault("full disk of query", _survived("query", "full"), query=FAULTY_QUERY),
     Fault("fsync of command", _failing_disk("command", "fsync"), command=FAULTY_COMMAND),
-    # Its copy is only synced when the WAL is moved into the database, which is then tried again.
-    Fault("fsync of query", _survived("query", "fsync"), query=FAULTY_QUERY),
+    Fault("fsync of query", _fsync_of_query, query=FAULTY_QUERY),
     Fault("write of command", _failing_disk("command", "write"), command=FAULTY_COMMAND),
     Fault("write of query", _failing_disk("query", "write"), query=FAULTY_QUERY),
     Fault("power loss of command", _power_loss("command"), command=FAULTY_COMMAND),
