@@ -41,7 +41,7 @@ IDENTITIES = f"""\
 
 ["{REPLICA}"]
 tenants = ["*"]
-scopes = ["read", "admin"]
+scopes = ["read", "admin", "keys"]
 """
 
 

@@ -23,10 +23,14 @@ class Rules(Generic[State]):
         commands: each command with what its shape has to satisfy, whatever the state.
         decide: takes the state (None: does not exist) and a command of the right shape, without its
             context; returns the events that the command causes, at least one, or raises the refusal
-            as a `TidemarkError`. It changes nothing.
+            as a `TidemarkError`. It changes nothing. What is personal in the state is encrypted: it
+            decides without, and what is personal in events comes from commands alone.
+        erase: the command that causes the aggregate's `erased_by`; None: there is none. It is
+            answered when the key is destroyed.
     """
 
     aggregate: Aggregate[State]
     service: ServiceDescriptor
     commands: Mapping[type[Message], Sequence[Check]]
     decide: Callable[[State | None, Any], Sequence[Message]]
+    erase: type[Message] | None = None

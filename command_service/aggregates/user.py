@@ -11,15 +11,17 @@ from tidemark.v1.user_pb2 import (
     ChangeUserBalance,
     CreateUser,
     DeleteUser,
+    EraseUser,
     User,
     UserBalanceChanged,
     UserCreated,
     UserDeleted,
+    UserErased,
 )
 
 MAX_BALANCE = 2**63 - 1
 
-UserCommand = CreateUser | ChangeUserBalance | DeleteUser
+UserCommand = CreateUser | ChangeUserBalance | DeleteUser | EraseUser
 
 
 def decide(user: User | None, command: UserCommand) -> Sequence[UserEvent]:
@@ -29,6 +31,13 @@ def decide(user: User | None, command: UserCommand) -> Sequence[UserEvent]:
             return [UserCreated(username=username, balance=balance)]
         case None, _:
             raise NotFound("USER_NOT_FOUND", "There is no such user")
+
+        # Who is gone can be erased as well, and who is erased can still pay.
+        case User(erased=True), EraseUser():
+            raise Refused("USER_ERASED", "User is erased")
+        case User(), EraseUser():
+            return [UserErased()]
+
         case User(deleted=True), _:
             raise Refused("USER_DELETED", "User is deleted")
         case User(), CreateUser():
@@ -58,6 +67,8 @@ USER_RULES = Rules(
         ),
         ChangeUserBalance: (identifier("user_id"), not_zero("balance_change")),
         DeleteUser: (identifier("user_id"),),
+        EraseUser: (identifier("user_id"),),
     },
     decide=decide,
+    erase=EraseUser,
 )

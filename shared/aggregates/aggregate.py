@@ -38,6 +38,8 @@ class Aggregate(Generic[State]):
         created_by: the event that every history begins with.
         events: all its events, that one included.
         evolve: records one event in the state. It never judges: what is in the log has happened.
+        erased_by: the event after which what is personal of it can be read by nobody; None: it has
+            nothing personal.
         evolve_version: to be raised when `evolve` changes what it makes of an old event; snapshots
             taken before are then ignored.
     """
@@ -47,6 +49,7 @@ class Aggregate(Generic[State]):
     created_by: type[Message]
     events: tuple[type[Message], ...]
     evolve: Callable[[State, Any], None]
+    erased_by: type[Message] | None = None
     evolve_version: int = 1
     _event_by_url: dict[str, type[Message]] = field(init=False, repr=False)
 

@@ -37,6 +37,7 @@ DEMANDS: dict[str, Demand] = {
     "tidemark.v1.UserCommandService.Create": Scope.WRITE,
     "tidemark.v1.UserCommandService.ChangeBalance": Scope.WRITE,
     "tidemark.v1.UserCommandService.Delete": Scope.WRITE,
+    "tidemark.v1.UserCommandService.Erase": Scope.WRITE,
     "tidemark.v1.EventLogService.Subscribe": Scope.READ,
     "tidemark.v1.ReplayService.Replay": Scope.READ,
     "tidemark.v1.ShipQueryService.GetShip": Scope.READ,
@@ -48,6 +49,8 @@ DEMANDS: dict[str, Demand] = {
     "tidemark.v1.UserQueryService.ListUsers": Scope.READ,
     "tidemark.v1.UserQueryService.WatchUser": Scope.READ,
     "tidemark.v1.UserQueryService.ListBalanceChanges": Scope.READ,
+    # With them, what is personal can be read wherever it is.
+    "tidemark.v1.KeyService.GetKeys": Scope.KEYS,
     # Of the whole service, whatever the tenant.
     "tidemark.v1.ProjectionService.ListProjections": Scope.ADMIN,
     "tidemark.v1.ProjectionService.RebuildProjection": Scope.ADMIN,

@@ -18,6 +18,7 @@ class Scope(StrEnum):
     READ = "read"
     WRITE = "write"
     ADMIN = "admin"
+    KEYS = "keys"
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from shared.errors import FieldViolation, TidemarkError
 from tests.domain.specification import fold, history
 from tidemark.v1.command_pb2 import CommandContext, CommandReceipt
 from tidemark.v1.ship_pb2 import DepartShip, DockShip, LoadCargo, RegisterShip, UnloadCargo
-from tidemark.v1.user_pb2 import ChangeUserBalance, CreateUser, DeleteUser
+from tidemark.v1.user_pb2 import ChangeUserBalance, CreateUser, DeleteUser, EraseUser
 
 Value = str | int
 
@@ -126,6 +126,7 @@ SHAPES: dict[type[Message], dict[str, Kind]] = {
     CreateUser: {"user_id": NEW_IDENTIFIER, "username": TEXT, "balance": FIRST_BALANCE},
     ChangeUserBalance: {"user_id": IDENTIFIER, "balance_change": BALANCE_CHANGE},
     DeleteUser: {"user_id": IDENTIFIER},
+    EraseUser: {"user_id": IDENTIFIER},
 }
 
 RULES_OF = {command: rules for rules in RULES for command in rules.commands}

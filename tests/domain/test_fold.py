@@ -26,7 +26,7 @@ from tidemark.v1.ship_pb2 import (
     ShipRegistered,
     ShipStatus,
 )
-from tidemark.v1.user_pb2 import User, UserBalanceChanged, UserCreated, UserDeleted
+from tidemark.v1.user_pb2 import User, UserBalanceChanged, UserCreated, UserDeleted, UserErased
 
 AGGREGATES: tuple[Aggregate[Any], ...] = tuple(rules.aggregate for rules in RULES)
 
@@ -163,6 +163,12 @@ def test_a_deleted_user_keeps_name_and_balance() -> None:
     user = fold(USER, history(USER, CREATED, UserDeleted()))
     assert user is not None
     assert (user.username, user.balance, user.deleted) == ("ada", 100, True)
+
+
+def test_an_erased_user_keeps_the_balance() -> None:
+    user = fold(USER, history(USER, CREATED, UserErased()))
+    assert user is not None
+    assert (user.username, user.balance, user.erased) == ("", 100, True)
 
 
 def test_evolve_records_what_no_decision_would_have_allowed() -> None:

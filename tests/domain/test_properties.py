@@ -31,7 +31,14 @@ from tidemark.v1.ship_pb2 import (
     ShipStatus,
     UnloadCargo,
 )
-from tidemark.v1.user_pb2 import ChangeUserBalance, CreateUser, DeleteUser, User
+from tidemark.v1.user_pb2 import (
+    ChangeUserBalance,
+    CreateUser,
+    DeleteUser,
+    EraseUser,
+    User,
+    UserErased,
+)
 
 MAX_INT64 = 2**63 - 1
 MIN_INT64 = -(2**63)
@@ -158,16 +165,20 @@ user_commands: st.SearchStrategy[Message] = st.one_of(
     st.builds(ChangeUserBalance, user_id=st.just("user-1"), balance_change=balance_changes),
     st.builds(ChangeUserBalance, user_id=st.just("user-1"), balance_change=balance_changes),
     st.builds(DeleteUser, user_id=st.just("user-1")),
+    st.builds(EraseUser, user_id=st.just("user-1")),
 )
 
 
 def user_is_sound(user: User) -> None:
-    assert user.username
+    assert bool(user.username) is not user.erased
     assert 0 <= user.balance <= MAX_INT64
 
 
-def user_event_is_sound(user: User, _: Message) -> None:
-    assert not user.deleted, "nothing happens to a deleted user"
+def user_event_is_sound(user: User, payload: Message) -> None:
+    if isinstance(payload, UserErased):
+        assert not user.erased, "there is nothing more to be erased"
+    else:
+        assert not user.deleted, "nothing else happens to a deleted user"
 
 
 @dataclass
@@ -217,6 +228,7 @@ USER = Domain(
         "USER_ALREADY_EXISTS",
         "USER_NOT_FOUND",
         "USER_DELETED",
+        "USER_ERASED",
         "INSUFFICIENT_BALANCE",
         "BALANCE_OVERFLOW",
     },

@@ -8,9 +8,11 @@ from tidemark.v1.user_pb2 import (
     ChangeUserBalance,
     CreateUser,
     DeleteUser,
+    EraseUser,
     UserBalanceChanged,
     UserCreated,
     UserDeleted,
+    UserErased,
 )
 
 user = Specification(USER_RULES)
@@ -20,6 +22,9 @@ MIN_INT64 = -9_223_372_036_854_775_808
 
 DELETE = DeleteUser(user_id="user-1")
 DELETED = UserDeleted()
+
+ERASE = EraseUser(user_id="user-1")
+ERASED = UserErased()
 
 
 def create(balance: int) -> CreateUser:
@@ -57,7 +62,7 @@ def test_a_user_is_created_only_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [change(1), change(-1), DELETE], ids=lambda command: type(command).__name__
+    "command", [change(1), change(-1), DELETE, ERASE], ids=lambda command: type(command).__name__
 )
 def test_nothing_can_be_done_with_a_user_who_was_never_created(command: Message) -> None:
     user.given().when(command).then_refused(NotFound, "USER_NOT_FOUND", "There is no such user")
@@ -135,5 +140,48 @@ def test_a_user_is_deleted_whatever_the_balance(balance: int) -> None:
 )
 def test_a_deleted_user_stays_deleted_whatever_is_asked(command: Message) -> None:
     user.given(created(100), DELETED).when(command).then_refused(
+        Refused, "USER_DELETED", "User is deleted"
+    )
+
+
+# Erasing
+
+
+@pytest.mark.parametrize("balance", [0, 100])
+def test_a_user_is_erased_whatever_the_balance(balance: int) -> None:
+    user.given(created(balance)).when(ERASE).then(ERASED)
+
+
+def test_a_deleted_user_is_erased_as_well() -> None:
+    user.given(created(100), DELETED).when(ERASE).then(ERASED)
+
+
+@pytest.mark.parametrize("before", [[ERASED], [DELETED, ERASED], [ERASED, DELETED]])
+def test_a_user_is_erased_only_once(before: list[Message]) -> None:
+    user.given(created(100), *before).when(ERASE).then_refused(
+        Refused, "USER_ERASED", "User is erased"
+    )
+
+
+def test_an_erased_user_goes_on_with_the_balance() -> None:
+    erased = user.given(created(100), ERASED)
+    erased.when(change(-100)).then(changed(-100))
+    erased.when(change(-101)).then_refused(
+        Refused, "INSUFFICIENT_BALANCE", "Insufficient balance", balance="100"
+    )
+
+
+def test_an_erased_user_is_deleted() -> None:
+    user.given(created(100), ERASED).when(DELETE).then(DELETED)
+
+
+def test_an_erased_user_is_not_created_again() -> None:
+    user.given(created(100), ERASED).when(create(100)).then_refused(
+        AlreadyExists, "USER_ALREADY_EXISTS", "User already exists"
+    )
+
+
+def test_a_deleted_and_erased_user_stays_deleted() -> None:
+    user.given(created(100), DELETED, ERASED).when(change(1)).then_refused(
         Refused, "USER_DELETED", "User is deleted"
     )

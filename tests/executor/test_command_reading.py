@@ -53,7 +53,7 @@ def test_a_command_that_only_another_aggregate_s_rules_decide_is_missing() -> No
 
 def test_every_command_is_found_by_its_name() -> None:
     commands = [each for rules in RULES for each in rules.commands]
-    assert len(commands) == 8
+    assert len(commands) == 9
     for each in commands:
         assert type(TYPES.unpack(pack(each()))) is each
 
