@@ -1,0 +1,1 @@
+"""What is personal: its fields, and how they are encrypted."""
