@@ -1,6 +1,7 @@
 """The command service: wiring, and the command line."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -12,9 +13,12 @@ from command_service.aggregates import RULES
 from command_service.bulk import BulkCommands
 from command_service.command import CommandTypes
 from command_service.copy_command import copy_command
+from command_service.erasures import Erasures
 from command_service.executor import Executor
 from command_service.gauges import Gauges
 from command_service.handlers import Commands
+from command_service.key_service import KeyService
+from command_service.keys.opening import KeysOption, keys_of, open_keys
 from shared.event_log_service import EventLogService
 from shared.json_events.offline import export_command, import_command
 from shared.log.log import OutcomeUnknown
@@ -30,7 +34,7 @@ from shared.service_log import LogLevel
 from shared.telemetry.exposition import exposing
 from shared.telemetry.metrics import OF_COMMANDS
 from shared.verification import Verification, exit_code
-from tidemark.v1 import command_pb2, event_pb2
+from tidemark.v1 import command_pb2, event_pb2, personal_pb2
 
 NAME = "command_service"
 AGGREGATES = [rules.aggregate for rules in RULES]
@@ -59,6 +63,7 @@ def serve(
         str, typer.Option(envvar="TIDEMARK_LISTEN", help="HOST:PORT; port 0 is a free one.")
     ] = "127.0.0.1:50051",
     log: LogOption = DEFAULT_LOG,
+    keys: KeysOption = None,
     allow_data_loss: AllowDataLoss = False,
     max_commands: Annotated[
         int,
@@ -82,8 +87,9 @@ def serve(
 ) -> None:
     """Serve commands, and the log that they fill, until SIGTERM or Ctrl-C."""
     check_log(log, "--log")
+    urls = log, keys_of(log, keys)
     limits = max_commands, max_commands_per_tenant
-    run(NAME, _serve(listen, log, allow_data_loss, *limits, options), log_level)
+    run(NAME, _serve(listen, *urls, allow_data_loss, *limits, options), log_level)
 
 
 @app.command()
@@ -129,47 +135,55 @@ def _back_up(path: Path, target: Path, verification: Verification) -> None:
 async def _serve(
     listen: str,
     url: str,
+    keys_url: str,
     allow_data_loss: bool,
     max_commands: int,
     max_commands_per_tenant: int,
     options: ServerOptions,
 ) -> None:
     types = CommandTypes(RULES)
-    async with Server(listen, options) as server:
+    async with Server(listen, options) as server, AsyncExitStack() as opened_stores:
         log = await open_log(url, allow_data_loss=allow_data_loss)
-        try:
-            executor = Executor(
-                log, max_in_flight=max_commands, max_per_tenant=max_commands_per_tenant
-            )
-            event_log = EventLogService(log, AGGREGATES)
-            for rules in RULES:
-                server.add(rules.service, Commands(types, executor).method_of)
-            server.add(
-                command_pb2.DESCRIPTOR.services_by_name["BulkCommandService"],
-                methods_of(BulkCommands(types, executor)),
-            )
-            server.add(
-                event_pb2.DESCRIPTOR.services_by_name["EventLogService"],
-                methods_of(event_log),
-            )
-            look = Gauges(log, executor, event_log).look
-            async with exposing(options.metrics, OF_COMMANDS, look, insecure=options.insecure):
-                address = await server.start()
-                logger.info("serving", address=address, log=shown(url), position=log.head.position)
-                announce(NAME, address)
-                await _execute_until_signal(server, executor)
-        finally:
-            await log.close()
+        opened_stores.push_async_callback(log.close)
+        keys = await open_keys(keys_url, allow_data_loss=allow_data_loss)
+        opened_stores.push_async_callback(keys.close)
+        erasures = Erasures(log, AGGREGATES, keys)
+        await erasures.look()
+        executor = Executor(
+            log, keys, max_in_flight=max_commands, max_per_tenant=max_commands_per_tenant
+        )
+        event_log = EventLogService(log, AGGREGATES)
+        for rules in RULES:
+            server.add(rules.service, Commands(types, executor).method_of)
+        server.add(
+            command_pb2.DESCRIPTOR.services_by_name["BulkCommandService"],
+            methods_of(BulkCommands(types, executor)),
+        )
+        server.add(
+            event_pb2.DESCRIPTOR.services_by_name["EventLogService"],
+            methods_of(event_log),
+        )
+        server.add(
+            personal_pb2.DESCRIPTOR.services_by_name["KeyService"], methods_of(KeyService(keys))
+        )
+        look = Gauges(log, executor, event_log).look
+        async with exposing(options.metrics, OF_COMMANDS, look, insecure=options.insecure):
+            address = await server.start()
+            logger.info("serving", address=address, log=shown(url), position=log.head.position)
+            announce(NAME, address)
+            await _execute_until_signal(server, executor, erasures)
     logger.info("stopped")
 
 
-async def _execute_until_signal(server: Server, executor: Executor) -> None:
+async def _execute_until_signal(server: Server, executor: Executor, erasures: Erasures) -> None:
     try:
         async with asyncio.TaskGroup() as tasks:
             executing = tasks.create_task(executor.run(), name="executor")
+            erasing = tasks.create_task(erasures.run(), name="erasures")
             await server.serve_until_signal()
             await executor.drain()
             executing.cancel()
+            erasing.cancel()
     except* OutcomeUnknown as errors:
         die_of_unknown_outcome(errors)
 

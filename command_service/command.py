@@ -13,6 +13,7 @@ from command_service.aggregates.rules import Rules
 from shared.checks import MAX_TEXT_CHARACTERS, Check, id_violations, violations_of
 from shared.errors import FieldViolation, InvalidArgument, InvalidFields
 from shared.log.log import AggregateKey, CommandKey
+from shared.personal.fields import personal_fields
 from shared.telemetry import tracing
 from shared.telemetry.metrics import COMMAND_SECONDS
 from tidemark.v1.command_pb2 import CommandContext
@@ -34,6 +35,8 @@ class Command:
         receipt_key: under which its receipt is kept; None: it cannot be repeated.
         actor: who sent it.
         traceparent: the trace of the call that sent it; empty: none.
+        is_personal: whether it has personal fields.
+        erases: whether it is answered only when the aggregate's key is destroyed.
     """
 
     rules: Rules[Any]
@@ -47,6 +50,8 @@ class Command:
     receipt_key: CommandKey | None
     actor: str
     traceparent: str
+    is_personal: bool
+    erases: bool
 
 
 class _CommandType(NamedTuple):
@@ -54,6 +59,8 @@ class _CommandType(NamedTuple):
     checks: Sequence[Check]
     id_field: str
     name: str
+    is_personal: bool
+    erases: bool
 
 
 class CommandTypes:
@@ -61,18 +68,25 @@ class CommandTypes:
 
     Raises:
         LookupError: an RPC's request is no command of the rules for its service.
+        TypeError: what is personal of an aggregate could not be erased.
     """
 
     def __init__(self, all_rules: Sequence[Rules[Any]]) -> None:
         self._types = {
             message: _CommandType(
-                rules, checks, rules.aggregate.id_field, message.DESCRIPTOR.full_name
+                rules,
+                checks,
+                rules.aggregate.id_field,
+                message.DESCRIPTOR.full_name,
+                bool(personal_fields(message)),
+                message is rules.erase,
             )
             for rules in all_rules
             for message, checks in rules.commands.items()
         }
         self._messages = {each.name: message for message, each in self._types.items()}
         for rules in all_rules:
+            _check_personal(rules)
             for method in rules.service.methods:
                 if self._messages.get(method.input_type.full_name) not in rules.commands:
                     raise LookupError(
@@ -102,7 +116,7 @@ class CommandTypes:
         Raises:
             InvalidFields: everything that is wrong with it.
         """
-        rules, checks, id_field, name = self._types[type(message)]
+        rules, checks, id_field, name, is_personal, erases = self._types[type(message)]
         violations = violations_of(message, checks)
         context: CommandContext = message.context  # type: ignore[attr-defined]  # every command's
         given_id = _canonical(context.command_id)
@@ -123,7 +137,7 @@ class CommandTypes:
         receipt_key = CommandKey(tenant_id, given_id) if given_id and not validate_only else None
         aggregate_id = getattr(message, id_field) or str(uuid_utils.uuid7())
         key = AggregateKey(tenant_id, rules.aggregate.name, aggregate_id)
-        # By position: with eleven names the call alone would take a quarter of the reading.
+        # By position: with so many names the call alone would take a quarter of the reading.
         return Command(
             rules,
             key,
@@ -136,7 +150,24 @@ class CommandTypes:
             receipt_key,
             actor,
             tracing.tracer.current(),
+            is_personal,
+            erases,
         )
+
+
+def _check_personal(rules: Rules[Any]) -> None:
+    """Looks whether what is personal of an aggregate can be erased and, in its state, be read.
+
+    Raises:
+        TypeError: it cannot.
+    """
+    aggregate = rules.aggregate
+    recorded = {name for event in aggregate.events for name in personal_fields(event)}
+    if recorded and (aggregate.erased_by is None or rules.erase is None):
+        raise TypeError(f"What is personal of {aggregate.name} cannot be erased")
+    state = set(aggregate.state.DESCRIPTOR.fields_by_name)
+    if (recorded & state) != set(personal_fields(aggregate.state)):
+        raise TypeError(f"The state of {aggregate.name} has other personal fields than its events")
 
 
 def _canonical(command_id: str) -> str | None:

@@ -8,11 +8,15 @@ techniques for main memory database systems").
 
 An answer never leaves before the events that it rests on are durable, a refusal included. So
 whatever rests on events that are not, waits in line behind them.
+
+A third loop destroys keys: the event that erases an aggregate comes first, because it can still be
+refused, and a key cannot be made good; the answer comes last.
 """
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import structlog
 import uuid_utils
@@ -22,9 +26,11 @@ from command_service import measuring
 from command_service.arrivals import Arrivals
 from command_service.calls import Answer, Call, CommandStream, Pending
 from command_service.command import Command
+from command_service.keys.store import KeyStore
 from command_service.live import LiveAggregate, LiveAggregates
+from command_service.sealing import fingerprint_of, keys_for, recognized, sealed_payloads
 from shared.aggregates.aggregate import pack_into
-from shared.errors import Conflict, Exhausted, Internal, Refused, TidemarkError
+from shared.errors import Conflict, Exhausted, Internal, Refused, TidemarkError, Unavailable
 from shared.log.log import (
     AggregateKey,
     CommandKey,
@@ -39,6 +45,7 @@ from shared.log.log import (
     WrongVersion,
 )
 from shared.outage import Outage
+from shared.personal.sealing import Keys
 from shared.telemetry.metrics import COMMIT_CONFLICTS
 from tidemark.v1.command_pb2 import CommandReceipt
 from tidemark.v1.event_pb2 import RecordedEvent
@@ -67,6 +74,7 @@ class Executor:
 
     Args:
         log: what it appends to.
+        keys: what it encrypts with.
         max_in_flight: commands accepted and not answered; beyond, RESOURCE_EXHAUSTED.
         max_per_tenant: those of one tenant among them.
         max_cached: aggregates kept in memory.
@@ -76,6 +84,7 @@ class Executor:
     def __init__(
         self,
         log: EventLog,
+        keys: KeyStore,
         *,
         max_in_flight: int = 16_384,
         max_per_tenant: int = 4_096,
@@ -83,6 +92,7 @@ class Executor:
         snapshot_every: int = 100,
     ) -> None:
         self._log = log
+        self._keys = keys
         self._max_in_flight = max_in_flight
         self._max_per_tenant = max_per_tenant
         self._snapshot_every = snapshot_every
@@ -90,14 +100,17 @@ class Executor:
         self._arrived = Arrivals()
         self._returned: list[Pending] = []
         self._decided: deque[Pending] = deque()
+        self._erased: list[Pending] = []
         self._uncommitted: dict[CommandKey, Pending] = {}
         self._has_arrivals = asyncio.Event()
         self._has_decisions = asyncio.Event()
         self._has_few_decisions = asyncio.Event()
+        self._has_erased = asyncio.Event()
         self._has_room = asyncio.Event()
         self._is_idle = asyncio.Event()
         self._is_idle.set()
         self._outage = Outage("commit_failed")
+        self._key_outage = Outage("keys_not_destroyed")
         self._in_flight = 0
         self._in_flight_of: Counter[str] = Counter()
         self._sequence = 0
@@ -111,6 +124,7 @@ class Executor:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._decide_arrivals(), name="decide")
             tasks.create_task(self._commit_decisions(), name="commit")
+            tasks.create_task(self._destroy_keys(), name="destroy keys")
 
     @property
     def in_flight(self) -> int:
@@ -193,9 +207,9 @@ class Executor:
             await self._has_arrivals.wait()
             self._has_arrivals.clear()
             while batch := await self._next_batch():
-                receipts, failures = await self._load(batch)
+                loaded = await self._load(batch)
                 for pending in batch:
-                    self._decide(pending, receipts, failures)
+                    self._decide(pending, loaded)
                 self._live.evict()
                 if self._arrived or self._returned:
                     # Others' turn.
@@ -210,10 +224,8 @@ class Executor:
             self._returned.clear()
         return self._arrived.take(MAX_DECIDED_AT_ONCE)
 
-    async def _load(
-        self, batch: Sequence[Pending]
-    ) -> tuple[dict[CommandKey, Receipt | TidemarkError], dict[AggregateKey, TidemarkError]]:
-        """Reads what the batch needs and memory does not have: receipts, and aggregates."""
+    async def _load(self, batch: Sequence[Pending]) -> "_Loaded":
+        """Reads what the batch needs and memory does not have: receipts, keys, and aggregates."""
         commands: set[CommandKey] = set()
         aggregates = {}
         misses = 0
@@ -235,15 +247,12 @@ class Executor:
                 receipts.update(await self._log.receipts(commands))
             except TidemarkError as error:
                 receipts.update(dict.fromkeys(commands, error))
+        new = [each for each in batch if each.command.is_personal and each.leader is None]
+        keys = await keys_for(self._keys, new, receipts) if new else {}
         failures = await self._live.load(aggregates) if aggregates else {}
-        return receipts, failures
+        return _Loaded(receipts, keys, failures)
 
-    def _decide(
-        self,
-        pending: Pending,
-        receipts: dict[CommandKey, Receipt | TidemarkError],
-        failures: dict[AggregateKey, TidemarkError],
-    ) -> None:
+    def _decide(self, pending: Pending, loaded: "_Loaded") -> None:
         command = pending.command
         if pending.call.is_abandoned:
             self._settle(pending, pending.call.stream.failure)
@@ -253,12 +262,19 @@ class Executor:
             if leader is not None:
                 self._follow(pending, leader)
                 return
-            if (receipt := receipts.get(key)) is not None:
-                self._settle(pending, _repeated(command, receipt))
+            if isinstance(error := loaded.receipts.get(key), TidemarkError):
+                self._settle(pending, error)
                 return
+        keys = loaded.keys if command.is_personal else {}
+        if isinstance(keys, TidemarkError):
+            self._settle(pending, keys)
+            return
+        if key is not None and isinstance(receipt := loaded.receipts.get(key), Receipt):
+            self._settle(pending, _repeated(command, recognized(command, receipt, keys)))
+            return
         live = self._live.get(command.key)
         if live is None:
-            if (failure := failures.get(command.key)) is not None:
+            if (failure := loaded.failures.get(command.key)) is not None:
                 self._settle(pending, failure)
             else:
                 # It was dropped while others of the batch were read.
@@ -274,7 +290,7 @@ class Executor:
             self._stand_in_line(pending)
             return
         try:
-            self._judge(pending, live)
+            self._judge(pending, live, keys)
         except TidemarkError as error:
             error.metadata["aggregate_type"] = command.key.aggregate_type
             error.metadata["aggregate_id"] = command.key.aggregate_id
@@ -291,7 +307,7 @@ class Executor:
             return
         self._answer_in_turn(pending, live)
 
-    def _judge(self, pending: Pending, live: LiveAggregate) -> None:
+    def _judge(self, pending: Pending, live: LiveAggregate, keys: Keys) -> None:
         """Decides against the newest state, and moves that on.
 
         Raises:
@@ -310,8 +326,13 @@ class Executor:
         if not payloads:
             raise TypeError(f"{command.message.DESCRIPTOR.full_name} caused no event")
         version = live.version
+        fingerprint = command.fingerprint
+        if not command.validate_only:
+            payloads = sealed_payloads(command, payloads, version, keys)
+            fingerprint = fingerprint_of(command, keys)
         events = [
-            _event(command, payload, number) for number, payload in enumerate(payloads, version + 1)
+            _event(command, payload, number, fingerprint)
+            for number, payload in enumerate(payloads, version + 1)
         ]
         receipt = CommandReceipt(
             command_id=command.command_id,
@@ -451,6 +472,10 @@ class Executor:
                 else:
                     message = f"The aggregate is at version {actual}, and changes all the time"
                     self._settle(pending, Conflict("WRONG_VERSION", message, actual_version=actual))
+            case Duplicate() if pending.command.is_personal:
+                # Only with its key can it be told from another command; see `_decide`.
+                live.is_lost = True
+                self._decide_again(pending)
             case Duplicate(receipt):
                 live.is_lost = True
                 self._settle(pending, _repeated(pending.command, receipt))
@@ -483,11 +508,19 @@ class Executor:
         self._has_arrivals.set()
 
     def _settle(self, pending: Pending, answer: Answer | None) -> None:
-        """The end of a command; None: its caller has gone."""
+        """The end of a command, but for the key that it may destroy; None: its caller has gone."""
         self._leave(pending)
-        measuring.settled(pending, answer)
         pending.is_settled = True
         pending.answer = answer
+        command = pending.command
+        if command.erases and isinstance(answer, CommandReceipt) and not command.validate_only:
+            self._erased.append(pending)
+            self._has_erased.set()
+        else:
+            self._answer(pending, answer)
+
+    def _answer(self, pending: Pending, answer: Answer | None) -> None:
+        measuring.settled(pending, answer)
         if answer is not None:
             pending.call.answer(pending.slot, answer)
         self._in_flight -= 1
@@ -499,10 +532,36 @@ class Executor:
             self._is_idle.set()
         self._has_room.set()
 
+    async def _destroy_keys(self) -> None:
+        """Answers those who have erased something when its key is destroyed, again if need be."""
+        while True:
+            await self._has_erased.wait()
+            self._has_erased.clear()
+            erased, self._erased = self._erased, []
+            failure = None
+            try:
+                await self._keys.destroy({_erased_by(pending) for pending in erased})
+                self._key_outage.succeeded()
+            except TidemarkError as error:
+                self._key_outage.failed(error)
+                failure = Unavailable(
+                    "ERASURE_UNFINISHED", "It is recorded, but the key is not destroyed yet"
+                )
+            for pending in erased:
+                self._answer(pending, failure or pending.answer)
+
     def _leave(self, pending: Pending) -> None:
         key = pending.command.receipt_key
         if key is not None and self._uncommitted.get(key) is pending:
             del self._uncommitted[key]
+
+
+class _Loaded(NamedTuple):
+    """What a batch needs; or, of what cannot be had, why."""
+
+    receipts: Mapping[CommandKey, Receipt | TidemarkError]
+    keys: Keys | TidemarkError
+    failures: Mapping[AggregateKey, TidemarkError]
 
 
 def _too_many(command: Command, message: str, limit: int) -> Exhausted:
@@ -511,7 +570,13 @@ def _too_many(command: Command, message: str, limit: int) -> Exhausted:
     return error
 
 
-def _event(command: Command, payload: Message, version: int) -> RecordedEvent:
+def _erased_by(pending: Pending) -> AggregateKey:
+    receipt = pending.answer
+    assert isinstance(receipt, CommandReceipt)  # noqa: S101  # see `_settle`
+    return pending.command.key._replace(aggregate_id=receipt.aggregate_id)
+
+
+def _event(command: Command, payload: Message, version: int, fingerprint: bytes) -> RecordedEvent:
     # Field by field, which takes half as long as by keywords.
     event = RecordedEvent()
     event.tenant_id, event.aggregate_type, event.aggregate_id = command.key
@@ -519,17 +584,15 @@ def _event(command: Command, payload: Message, version: int) -> RecordedEvent:
     event.correlation_id = command.correlation_id
     event.causation_id = command.command_id
     event.actor = command.actor
-    event.command_fingerprint = command.fingerprint
+    event.command_fingerprint = fingerprint
     if command.traceparent:
         event.traceparent = command.traceparent
     pack_into(event.payload, payload)
     return event
 
 
-def _repeated(command: Command, receipt: Receipt | TidemarkError) -> Answer:
+def _repeated(command: Command, receipt: Receipt) -> Answer:
     """The answer to a command_id that has had its effect."""
-    if isinstance(receipt, TidemarkError):
-        return receipt
     if receipt.fingerprint != command.fingerprint:
         return Refused(
             "COMMAND_ID_REUSED",

@@ -10,13 +10,18 @@ from google.protobuf.message import Message
 from command_service.calls import Answer, CommandStream
 from command_service.command import Command
 from command_service.executor import Executor
+from command_service.keys.store import KeyStore
 from shared.errors import TidemarkError
 from shared.log.log import EventLog
 from tests.executor.commands import command
+from tests.keys.memory import MemoryKeys
 from tidemark.v1.command_pb2 import CommandReceipt
 
 PATIENCE_S = 10.0
 """Never used up, unless something hangs."""
+
+KEYS = MemoryKeys()
+"""Of all executors in tests that are not about keys, as they are one for all writers of a log."""
 
 T = TypeVar("T")
 
@@ -35,6 +40,7 @@ async def turns() -> None:
 @asynccontextmanager
 async def running(
     log: EventLog,
+    keys: KeyStore = KEYS,
     *,
     max_in_flight: int = 16_384,
     max_per_tenant: int = 4_096,
@@ -44,6 +50,7 @@ async def running(
     """An executor that executes, and at the end has answered everything."""
     executor = Executor(
         log,
+        keys,
         max_in_flight=max_in_flight,
         max_per_tenant=max_per_tenant,
         max_cached=max_cached,

@@ -7,7 +7,7 @@ from command_service.executor import MAX_DECIDED, MAX_DECIDED_AT_ONCE, Executor
 from shared.errors import Exhausted, TidemarkError, Unavailable
 from shared.log.log import OutcomeUnknown
 from shared.log.sqlite import SqliteLog
-from tests.executor.asking import ask, done, running, turns, within
+from tests.executor.asking import KEYS, ask, done, running, turns, within
 from tests.executor.commands import (
     change,
     command,
@@ -196,7 +196,7 @@ async def test_when_aggregates_cannot_be_read_those_in_memory_go_on(gated_log: G
 async def test_an_unknown_outcome_ends_the_executor_and_a_retry_finds_out(
     gated_log: GatedLog, was_written: bool
 ) -> None:
-    executor = Executor(gated_log)
+    executor = Executor(gated_log, KEYS)
     asked = ask(executor, command(register(), 1))
     on_top = ask(executor, dock())
     unknown = OutcomeUnknown("COMMIT failed")

@@ -6,7 +6,8 @@ from google.protobuf.message import Message
 from command_service.aggregates.user import USER_RULES
 from command_service.executor import MAX_DECIDED_AT_ONCE
 from shared.log.log import AggregateKey, CommandKey, EventLog
-from tests.executor.asking import ask, done, running, turns
+from shared.personal.sealing import unseal_event
+from tests.executor.asking import KEYS, ask, done, running, turns
 from tests.executor.commands import (
     TENANT,
     change,
@@ -248,5 +249,7 @@ async def test_the_rules_decide_and_nothing_else(log: EventLog) -> None:
             "aggregate_type": USER_RULES.aggregate.name,
             "aggregate_id": "ada",
         }
-    assert (await payloads_of(log, user()))[0] == UserCreated(username="Ada", balance=3)
+    created, _ = await payloads_of(log, user())
+    unseal_event(created, user(), 1, KEYS.keys[user()])
+    assert created == UserCreated(username="Ada", balance=3)
     assert log.head.position == 2

@@ -20,7 +20,8 @@ from command_service.command import Command
 from shared.errors import Exhausted, TidemarkError, Unavailable
 from shared.log.log import AggregateKey, CommandKey, Commit, History, Outcome, Receipt
 from shared.log.memory import MemoryLog
-from tests.executor.asking import running, within
+from shared.personal.sealing import DESTROYED, keyed_fingerprint, unseal_event
+from tests.executor.asking import KEYS, running, within
 from tests.executor.commands import change, command, create, depart, dock, load, unload
 from tests.executor.recorded import AGGREGATES, payload_of
 from tests.log.reading import events_of
@@ -186,7 +187,7 @@ def receipts_and_events_are_the_same(calls: list[Call], events: list[RecordedEve
     ]
     for (*_, asked), event in zip(receipts, events, strict=True):
         assert event.causation_id == asked.command_id
-        assert event.command_fingerprint == asked.fingerprint
+        assert event.command_fingerprint == recorded_fingerprint(asked, event)
     keyed = [event.causation_id for event in events]
     assert len(keyed) == len(set(keyed))
 
@@ -209,6 +210,22 @@ def state_at(position: int, aggregate_type: str, events: list[RecordedEvent]) ->
     return state
 
 
+def readable(event: RecordedEvent) -> Message:
+    payload, key = payload_of(event), key_of(event)
+    unseal_event(payload, key, event.version, KEYS.keys.get(key, DESTROYED))
+    return payload
+
+
+def recorded_fingerprint(asked: Command, event: RecordedEvent) -> bytes:
+    if not (asked.is_personal and asked.fingerprint):
+        return asked.fingerprint
+    return keyed_fingerprint(asked.fingerprint, KEYS.keys[key_of(event)])
+
+
+def key_of(event: RecordedEvent) -> AggregateKey:
+    return AggregateKey(event.tenant_id, event.aggregate_type, event.aggregate_id)
+
+
 def answer_was_true(call: Call, events: list[RecordedEvent]) -> None:
     """What the caller was told was so at some moment between its question and the answer."""
     answer, asked = call.answer, call.command
@@ -216,12 +233,12 @@ def answer_was_true(call: Call, events: list[RecordedEvent]) -> None:
         case "done", CommandReceipt(position=position):
             assert call.before < position <= call.after
             outcome = judged(asked, position - 1, events)
-            assert outcome == [payload_of(events[position - 1])]
+            assert outcome == [readable(events[position - 1])]
         case "repetition", CommandReceipt(position=position, version=version):
             first = events[position - 1]
             assert (first.causation_id, first.command_fingerprint, first.version) == (
                 asked.command_id,
-                asked.fingerprint,
+                recorded_fingerprint(asked, first),
                 version,
             )
             assert position <= call.after
