@@ -10,6 +10,7 @@ import structlog
 import typer
 
 from query_service.gauges import Gauges
+from query_service.keys import UpstreamKeys
 from query_service.past import Past
 from query_service.projection_service import Projections
 from query_service.projections import PROJECTIONS
@@ -18,6 +19,7 @@ from query_service.readiness import Readiness
 from query_service.relay.commands import parked_command, relay_command
 from query_service.replay import Replay
 from query_service.replica import Replica
+from query_service.unsealing import Unsealing
 from query_service.verifying import verify_store
 from shared.event_log_service import EventLogService
 from shared.log.log import OutcomeUnknown
@@ -31,7 +33,7 @@ from shared.service_log import LogLevel
 from shared.telemetry.exposition import exposing
 from shared.telemetry.metrics import OF_QUERIES
 from shared.verification import exit_code
-from tidemark.v1 import event_pb2, query_pb2
+from tidemark.v1 import event_pb2, personal_pb2, query_pb2
 
 NAME = "query_service"
 EVENT_LOG_SERVICE = event_pb2.DESCRIPTOR.services_by_name["EventLogService"]
@@ -106,24 +108,27 @@ async def _serve(
         open_files.push_async_callback(log.close)
         on_fault = partial(server.set_health, [READY, EVENT_LOG_SERVICE.full_name], False)
         replica = Replica(log, upstream, on_fault)
+        aggregates = [projection.aggregate for projection in PROJECTIONS]
+        keys = UpstreamKeys(upstream, log, aggregates)
+        open_files.push_async_callback(keys.close)
+        unsealing = Unsealing(keys)
         projectors = []
         for projection in PROJECTIONS:
-            projector = await Projector.open(projection, log, folder)
+            projector = await Projector.open(projection, log, folder, unsealing)
             open_files.push_async_callback(projector.close)
             projectors.append(projector)
         past = Past(log, projectors)
         for each in projectors:
             queries = each.projection.queries(each, past)
             server.add(each.projection.service, methods_of(queries))
-        aggregates = [projection.aggregate for projection in PROJECTIONS]
         services = query_pb2.DESCRIPTOR.services_by_name
-        server.add(
-            services["ReplayService"], methods_of(Replay(log, past, aggregates, max_replay_events))
-        )
+        replay = Replay(log, past, unsealing, aggregates, max_replay_events)
+        server.add(services["ReplayService"], methods_of(replay))
         projections = Projections(log, replica, projectors)
         server.add(services["ProjectionService"], methods_of(projections))
         event_log = EventLogService(log, aggregates, lambda: replica.origin)
         server.add(EVENT_LOG_SERVICE, methods_of(event_log))
+        server.add(personal_pb2.DESCRIPTOR.services_by_name["KeyService"], methods_of(keys))
         look = Gauges(log, replica, projectors, projections, event_log).look
         await open_files.enter_async_context(
             exposing(options.metrics, OF_QUERIES, look, insecure=options.insecure)

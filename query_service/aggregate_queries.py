@@ -31,18 +31,21 @@ async def get(projector: Projector, past: Past, request: Any, call: Call) -> tup
         TidemarkError: the request is wrong, there was no such aggregate, or it is not known yet.
     """
     key = _key(projector, request, call)
-    if not request.HasField("as_of"):
-        return await get_now(projector, key, request, call)
-    check_moment(request.as_of, "as_of")
-    await past.reach(request.min_position, call)
-    moment = await past.moment(request.as_of, key, call)
-    return await past.state(projector.projection.aggregate, key, moment)
+    if request.HasField("as_of"):
+        check_moment(request.as_of, "as_of")
+        await past.reach(request.min_position, call)
+        moment = await past.moment(request.as_of, key, call)
+        state, position = await past.state(projector.projection.aggregate, key, moment)
+    else:
+        state, position = await get_now(projector, key, request, call)
+    await projector.unseal(key.tenant_id, [state])
+    return state, position
 
 
 async def get_now(
     projector: Projector, key: AggregateKey, request: Any, call: Call
 ) -> tuple[Any, int]:
-    """The same, only now, and by its key."""
+    """The same, only now, and by its key; what is personal in it is still encrypted."""
     projection = projector.projection
     stored, position = await projector.state(call, request.min_position, key)
     if stored is not None:
@@ -89,6 +92,7 @@ async def watch(
                 is_last = projection.is_deleted(state)
                 if is_last and sent is None:
                     raise not_found(aggregate)
+                await projector.unseal(key.tenant_id, [state])
                 await call.send(response(**{aggregate.name: state, "position": position}))
                 if is_last:
                     return

@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, TypeVarTuple
@@ -13,6 +13,7 @@ from query_service.building import BATCH_EVENTS, Building, ProjectionFault
 from query_service.projection import Projection
 from query_service.states import KeptState, newest_kept_state
 from query_service.store import ProjectionStore
+from query_service.unsealing import Unsealing
 from query_service.waiting import patience
 from shared.call import Call
 from shared.changes import Changes
@@ -54,8 +55,10 @@ class Projector:
         log: EventLog,
         folder: Path,
         store: ProjectionStore,
+        unsealing: Unsealing,
     ) -> None:
         self.projection = projection
+        self._unsealing = unsealing
         self.fault: ProjectionFault | None = None
         self.rebuilding: Rebuild | None = None
         self._log = log
@@ -72,10 +75,12 @@ class Projector:
         self._is_running = False
 
     @classmethod
-    async def open(cls, projection: Projection[Any], log: EventLog, folder: Path) -> "Projector":
+    async def open(
+        cls, projection: Projection[Any], log: EventLog, folder: Path, unsealing: Unsealing
+    ) -> "Projector":
         """Opens the projection's file in the folder, or makes it."""
         store = await ProjectionStore.open_live(folder, projection)
-        return cls(projection, log, folder, store)
+        return cls(projection, log, folder, store, unsealing)
 
     @property
     def position(self) -> int:
@@ -136,6 +141,14 @@ class Projector:
         """
         await self._reach(min_position, call)
         return await self._building.store.read(work, *arguments)
+
+    async def unseal(self, tenant_id: str, states: Sequence[Any]) -> None:
+        """Makes readable, in place, what is personal in states that go to a caller.
+
+        Raises:
+            TidemarkError: see `query_service.unsealing.Unsealing`.
+        """
+        await self._unsealing.states(self.projection.aggregate, tenant_id, states)
 
     async def kept_state(
         self, key: AggregateKey, position: int, version: int | None

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from query_service.past import Moment, Past, check_moment, folded, not_found
+from query_service.unsealing import Unsealing
 from shared.aggregates.aggregate import Aggregate, pack
 from shared.call import Call
 from shared.checks import at_least, check, identifier
@@ -18,15 +19,22 @@ class Replay:
     Args:
         log: has their events.
         past: folds them.
+        unsealing: makes readable what is personal in them.
         aggregates: the kinds.
         max_events: that one call sends.
     """
 
     def __init__(
-        self, log: EventLog, past: Past, aggregates: Iterable[Aggregate[Any]], max_events: int
+        self,
+        log: EventLog,
+        past: Past,
+        unsealing: Unsealing,
+        aggregates: Iterable[Aggregate[Any]],
+        max_events: int,
     ) -> None:
         self._log = log
         self._past = past
+        self._unsealing = unsealing
         self._max_events = max_events
         self._aggregates = {aggregate.name: aggregate for aggregate in aggregates}
 
@@ -73,7 +81,13 @@ class Replay:
             if event.version > request.after_version + self._max_events:
                 raise _too_long(self._max_events, event.version - 1)
             if event.version > request.after_version:
-                packed = pack(state) if state is not None else None
+                await self._unsealing.event(aggregate, event)
+                packed = None
+                if state is not None:
+                    shown = aggregate.state()
+                    shown.CopyFrom(state)
+                    await self._unsealing.states(aggregate, key.tenant_id, [shown])
+                    packed = pack(shown)
                 await call.send(ReplayResponse(event=event, state=packed))
 
 

@@ -54,8 +54,10 @@ class UserQueries:
         (users, token), position = await self._projector.query(
             call, request.min_position, _users, tenant_id, cursor
         )
+        found = [User.FromString(user) for user in users]
+        await self._projector.unseal(tenant_id, found)
         return ListUsersResponse(
-            users=[User.FromString(user) for user in users],
+            users=found,
             next_page_token=token,
             position=position,
         )

@@ -9,15 +9,18 @@ from typing import Any
 import pytest
 
 from query_service.building import Building
+from query_service.keys import UpstreamKeys
 from query_service.past import Moment, Past
 from query_service.projections.user import USERS
 from query_service.projector import Projector
 from query_service.states import KEPT_EVERY
 from query_service.store import ProjectionStore
+from query_service.unsealing import Unsealing
 from shared.aggregates.user import USER
 from shared.errors import DataLoss, NotFound
 from shared.log.log import AggregateKey, Commit
 from shared.log.sqlite import SqliteLog
+from shared.security.upstream import Upstream
 from tests.log.builders import event, user
 from tidemark.v1.event_pb2 import RecordedEvent
 from tidemark.v1.user_pb2 import User, UserBalanceChanged, UserCreated
@@ -54,7 +57,8 @@ async def opened(folder: Path) -> AsyncIterator[SqliteLog]:
 @asynccontextmanager
 async def past_of(folder: Path, log: SqliteLog) -> AsyncIterator[Past]:
     """The past, with what a users projection in the folder has kept."""
-    projector = await Projector.open(USERS, log, folder)
+    keys = UpstreamKeys(Upstream(), log, [USER])
+    projector = await Projector.open(USERS, log, folder, Unsealing(keys))
     try:
         await projector.begin()
         yield Past(log, [projector])

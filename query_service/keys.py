@@ -1,0 +1,190 @@
+"""The keys of personal fields, from the service that is followed, kept for a while.
+
+A key is gone from here when the copy of the log says that it was destroyed, and in any case some
+minutes after it was asked for: who is cut off is not to read for ever what others cannot.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import grpc
+
+from shared.aggregates.aggregate import Aggregate
+from shared.call import Call
+from shared.errors import DataLoss, Unavailable
+from shared.log.log import AggregateKey, EventFilter, EventLog
+from shared.outage import Outage
+from shared.personal.fields import erased_by, erasing_events
+from shared.personal.requests import check_keys_request, keys_response
+from shared.personal.sealing import DESTROYED, Keys
+from shared.security.misconfigured import Misconfigured
+from shared.security.tenants import TENANT_HEADER
+from shared.security.upstream import Metadata, Upstream
+from tidemark.v1.personal_pb2 import GetKeysRequest, GetKeysResponse
+
+METHOD = "/tidemark.v1.KeyService/GetKeys"
+
+ANSWER_S = 3.0
+"""Within which the upstream has to answer."""
+
+KEPT_S = 300.0
+"""The longest that a key is kept."""
+
+MAX_KEPT = 50_000
+
+Connection = tuple[grpc.aio.Channel, Metadata]
+
+
+class _Kept(NamedTuple):
+    key: bytes
+    until: float
+
+
+class UpstreamKeys:
+    """See the module's description.
+
+    Args:
+        upstream: the command service, or a query service.
+        log: the copy of its log, which says who is erased.
+        aggregates: the kinds that are in it.
+        kept_s: the longest that a key is kept.
+    """
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        log: EventLog,
+        aggregates: Iterable[Aggregate[Any]],
+        kept_s: float = KEPT_S,
+    ) -> None:
+        self._upstream = upstream
+        self._log = log
+        self._filter = EventFilter(event_types=erasing_events(aggregates))
+        self._kept_s = kept_s
+        self._kept: OrderedDict[AggregateKey, _Kept] = OrderedDict()
+        """What is kept longest comes first."""
+        self._position = 0
+        """Nobody who was erased up to here is in it."""
+        self._connection: Connection | None = None
+        self._connecting = asyncio.Lock()
+        self._outage = Outage("keys_unavailable", upstream=upstream.upstream)
+
+    async def find(self, aggregates: Collection[AggregateKey]) -> Keys:
+        """The keys of aggregates, all of one tenant and of one kind.
+
+        Raises:
+            Unavailable: KEYS_UNAVAILABLE: the upstream has to be asked, and does not answer.
+            DataLoss: KEY_LOST: the key store does not have one that it must have had.
+        """
+        await self._forget_erased()
+        found = {each: self._kept[each].key for each in aggregates if each in self._kept}
+        if missing := [each for each in aggregates if each not in found]:
+            found |= await self._find_upstream(missing)
+        return found
+
+    async def get_keys(self, request: GetKeysRequest, call: Call) -> GetKeysResponse:
+        """KeyService for those who follow this service: nothing is kept on the way."""
+        tenant_id = call.tenant_id
+        check_keys_request(request)
+        wanted = {
+            AggregateKey(tenant_id, request.aggregate_type, each) for each in request.aggregate_ids
+        }
+        return keys_response(await self._ask([*wanted]) if wanted else {})
+
+    async def close(self) -> None:
+        """Closes the connection, and keeps nothing."""
+        self._kept.clear()
+        if self._connection is not None:
+            await self._connection[0].close()
+
+    async def _find_upstream(self, aggregates: Sequence[AggregateKey]) -> Keys:
+        head = self._log.head.position
+        keys = await self._ask(aggregates)
+        if not keys.keys() >= set(aggregates):
+            raise DataLoss("KEY_LOST", "There is no key for what is personal")
+        # Who was erased while the upstream was asked is not to be kept after that was noticed.
+        erased, _ = await self._erased(head)
+        keys |= dict.fromkeys(erased & keys.keys(), DESTROYED)
+        for aggregate, key in keys.items():
+            self._keep(aggregate, key)
+        return keys
+
+    def _keep(self, aggregate: AggregateKey, key: bytes) -> None:
+        self._kept.pop(aggregate, None)
+        self._kept[aggregate] = _Kept(key, time.monotonic() + self._kept_s)
+        asyncio.get_running_loop().call_later(self._kept_s, self._let_go)
+        if len(self._kept) > MAX_KEPT:
+            self._kept.popitem(last=False)
+
+    def _let_go(self) -> None:
+        now = time.monotonic()
+        while self._kept and next(iter(self._kept.values())).until <= now:
+            self._kept.popitem(last=False)
+
+    async def _forget_erased(self) -> None:
+        self._let_go()
+        if self._kept:
+            erased, position = await self._erased(self._position)
+            for aggregate in erased:
+                self._kept.pop(aggregate, None)
+            self._position = max(self._position, position)
+        else:
+            self._position = self._log.head.position
+
+    async def _erased(self, position: int) -> tuple[set[AggregateKey], int]:
+        """Those whom the copy of the log calls erased after a position, and its head."""
+        erased: set[AggregateKey] = set()
+        while position < self._log.head.position:
+            page = await self._log.read(position, event_filter=self._filter)
+            erased.update(map(erased_by, page.records))
+            position = page.position
+        return erased, position
+
+    async def _ask(self, aggregates: Sequence[AggregateKey]) -> dict[AggregateKey, bytes]:
+        """What the upstream has of keys.
+
+        Raises:
+            Unavailable: KEYS_UNAVAILABLE.
+        """
+        try:
+            keys = await self._ask_for(*aggregates[0][:2], [each[2] for each in aggregates])
+        except (grpc.aio.AioRpcError, OSError, Misconfigured) as error:
+            unavailable = Unavailable("KEYS_UNAVAILABLE", "What is personal cannot be read now")
+            unavailable.__cause__ = error
+            self._outage.failed(unavailable)
+            raise unavailable from error
+        self._outage.succeeded()
+        return keys
+
+    async def _ask_for(
+        self, tenant_id: str, aggregate_type: str, aggregate_ids: Sequence[str]
+    ) -> dict[AggregateKey, bytes]:
+        async with self._connecting:
+            connection = self._connection = self._connection or await self._upstream.connect()
+        channel, credentials = connection
+        get_keys = channel.unary_unary(
+            METHOD,
+            request_serializer=GetKeysRequest.SerializeToString,
+            response_deserializer=GetKeysResponse.FromString,
+        )
+        request = GetKeysRequest(aggregate_type=aggregate_type, aggregate_ids=aggregate_ids)
+        metadata = ((TENANT_HEADER, tenant_id), *credentials)
+        try:
+            response = await get_keys(request, metadata=metadata, timeout=ANSWER_S)
+        except grpc.aio.AioRpcError:
+            await self._disconnect(connection)
+            raise
+        return {
+            AggregateKey(tenant_id, aggregate_type, each.aggregate_id): each.key
+            for each in response.keys
+        }
+
+    async def _disconnect(self, connection: Connection) -> None:
+        """Has the next call make a connection anew, with credentials as they are then."""
+        if self._connection is connection:
+            self._connection = None
+            # Others may still wait for an answer on it.
+            await connection[0].close(ANSWER_S)

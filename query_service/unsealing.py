@@ -1,0 +1,47 @@
+"""What is personal, made readable in answers, and nowhere else: all that is stored is encrypted."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from query_service.keys import UpstreamKeys
+from shared.aggregates.aggregate import Aggregate, pack_into
+from shared.log.log import AggregateKey
+from shared.personal.sealing import sealed_fields, unseal_event, unseal_state
+from tidemark.v1.event_pb2 import RecordedEvent
+
+
+class Unsealing:
+    """Decrypts states and events with the keys that there are; erased fields become empty.
+
+    Its methods raise what `UpstreamKeys.find` does, and DataLoss, LOG_CORRUPT. Where nothing is
+    encrypted they need no key.
+
+    Args:
+        keys: these.
+    """
+
+    def __init__(self, keys: UpstreamKeys) -> None:
+        self._keys = keys
+
+    async def states(
+        self, aggregate: Aggregate[Any], tenant_id: str, states: Sequence[Any]
+    ) -> None:
+        """Decrypts states of one tenant's aggregates, in place."""
+        encrypted = {
+            AggregateKey(tenant_id, aggregate.name, getattr(state, aggregate.id_field)): state
+            for state in states
+            if any(sealed_fields(state))
+        }
+        if encrypted:
+            keys = await self._keys.find(encrypted.keys())
+            for key, state in encrypted.items():
+                unseal_state(state, key, keys[key])
+
+    async def event(self, aggregate: Aggregate[Any], event: RecordedEvent) -> None:
+        """Decrypts the payload of an event, in place."""
+        payload = aggregate.unpack_known(event)
+        if payload is not None and any(sealed_fields(payload)):
+            key = AggregateKey(event.tenant_id, aggregate.name, event.aggregate_id)
+            keys = await self._keys.find([key])
+            unseal_event(payload, key, event.version, keys[key])
+            pack_into(event.payload, payload)
