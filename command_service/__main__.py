@@ -12,7 +12,7 @@ import typer
 from command_service.aggregates import RULES
 from command_service.bulk import BulkCommands
 from command_service.command import CommandTypes
-from command_service.copy_command import copy_command
+from command_service.copy_command import copy_command, copy_keys_command
 from command_service.erasures import Erasures
 from command_service.executor import Executor
 from command_service.gauges import Gauges
@@ -47,6 +47,7 @@ DEFAULT_LOG = "sqlite:data/log.db"
 logger = structlog.get_logger(NAME)
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.command("copy")(copy_command)
+app.command("copy-keys")(copy_keys_command)
 app.command("export")(export_command)
 app.command("import")(import_command)
 

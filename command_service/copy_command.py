@@ -1,7 +1,7 @@
 """Copying a log, as a command with its progress on a terminal."""
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Annotated
 
 import typer
@@ -17,6 +17,8 @@ from rich.progress import (
 
 from command_service.copying import Progress as Told
 from command_service.copying import Step, copy_log
+from command_service.keys.copying import copy_keys
+from command_service.keys.opening import open_keys
 from shared.log.log import EventLog, OutcomeUnknown
 from shared.log.opening import FORMS, may_be_there, open_log, shown
 from shared.log.options import AllowDataLoss, check_log
@@ -53,6 +55,35 @@ async def _copy(source: str, target: str, allow_data_loss: bool) -> None:
         typer.echo(
             "Somebody writes to the source: stop that, and copy again for the rest", err=True
         )
+
+
+def copy_keys_command(
+    source: Annotated[str, typer.Option("--from", help=f"The keys to copy: {FORMS}.")],
+    target: Annotated[str, typer.Option("--to", help="Where to copy them, in the same form.")],
+    allow_data_loss: AllowDataLoss = False,
+) -> None:
+    """Copy the keys of personal fields into another store; what was destroyed in either stays so.
+
+    A store on SQLite must not be in use.
+    """
+    check_log(source, "--from")
+    check_log(target, "--to")
+    if not may_be_there(source):
+        raise typer.BadParameter(f"There is no {source}", param_hint="--from")
+    run("copy-keys", _copy_keys(source, target, allow_data_loss), LogLevel.WARNING)
+
+
+async def _copy_keys(source: str, target: str, allow_data_loss: bool) -> None:
+    async with AsyncExitStack() as stores:
+        original = await open_keys(source, allow_data_loss=allow_data_loss)
+        stores.push_async_callback(original.close)
+        copied = await open_keys(target, allow_data_loss=allow_data_loss)
+        stores.push_async_callback(copied.close)
+        try:
+            count = await copy_keys(original, copied)
+        except OutcomeUnknown as error:
+            die_of_unknown_outcome(error)
+    typer.echo(f"{shown(target)} has all {count} keys")
 
 
 @asynccontextmanager

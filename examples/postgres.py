@@ -52,11 +52,18 @@ class PostgresServer:
         made = self._popen("initdb", "-D", str(self._data), *options).wait(START_S)
         if made != 0:
             raise PostgresFailed(self.log)
+        single = self._popen("postgres", "--single", "-D", str(self._data), "postgres", is_fed=True)
+        single.communicate(b"CREATE DATABASE keys\n", START_S)
 
     @property
     def url(self) -> str:
         """Of its database, for its superuser."""
         return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+
+    @property
+    def keys_url(self) -> str:
+        """Of another database in it, for keys."""
+        return f"postgresql://postgres@127.0.0.1:{self.port}/keys"
 
     @property
     def log(self) -> str:
@@ -97,10 +104,13 @@ class PostgresServer:
         self._process.wait()
         self._process = None
 
-    def _popen(self, program: str, *arguments: str) -> "subprocess.Popen[bytes]":
+    def _popen(
+        self, program: str, *arguments: str, is_fed: bool = False
+    ) -> "subprocess.Popen[bytes]":
         with self._log.open("ab") as log:
             return subprocess.Popen(  # noqa: S603  # our own arguments
                 [*self._runner, self._package / "pginstall" / "bin" / program, *arguments],
+                stdin=subprocess.PIPE if is_fed else None,
                 stdout=log,
                 stderr=log,
                 cwd=self.folder,

@@ -19,6 +19,7 @@ import pytest
 from examples.services import START_S, Service
 from shared import healthcheck
 from shared.server import GRACE_S
+from tests.postgres.databases import keys_of
 from tests.services.deployment import CommandClient, QueryClient
 from tidemark.v1.user_pb2 import CreateUser, GetUserRequest
 
@@ -253,7 +254,10 @@ async def test_the_installed_services_run_on_postgres_as_compose_runs_them(
 ) -> None:
     database = on_postgres["postgres"]["environment"]
     named = "postgresql://{POSTGRES_USER}:{POSTGRES_PASSWORD}@postgres:5432/{POSTGRES_DB}"
-    place = {named.format(**database): postgres_url}
+    place = {
+        named.format(**database): postgres_url,
+        named.format(**database | {"POSTGRES_DB": "postgres"}): keys_of(postgres_url),
+    }
 
     async with (
         container(on_postgres["postgres-command-1"], installed, tmp_path / "1", place) as one,

@@ -86,7 +86,8 @@ async def compared(count: int, orders: Orders, stage: Stage) -> AsyncIterator[Co
     on_sqlite = await stage.start_command_service()
     await warm_users(on_sqlite.address)
     server = await stage.start_postgres(SETTINGS)
-    services = [await stage.start_command_service("--log", server.url) for _ in range(count)]
+    options = ("--log", server.url, "--keys", server.keys_url)
+    services = [await stage.start_command_service(*options) for _ in range(count)]
     await warm_users(services[0].address)
     await _ask(server, "CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
     await _ask(server, RESET)

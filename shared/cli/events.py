@@ -14,6 +14,7 @@ from shared.cli.requests import timestamp
 from shared.client import Client
 from shared.errors import TidemarkError
 from shared.json_events import EVENT_TYPES, to_dict
+from shared.personal.sealing import is_sealed
 from tidemark.v1.event_pb2 import EventFilter, RecordedEvent, SubscribeRequest
 
 COLOURS = (
@@ -116,5 +117,10 @@ def line_of(event: RecordedEvent, *, with_tenant: bool = False) -> str:
     return (
         f"[dim]{event.position:>6}  {said['occurred_at']}[/]"
         f"  [{colour}]{escape(subject)}[/] [dim]v{event.version}[/]  [bold]{name}[/]  "
-        + escape(", ".join(f"{field}={value}" for field, value in content.items()))
+        + escape(", ".join(f"{field}={_shown(value)}" for field, value in content.items()))
     ).rstrip()
+
+
+def _shown(value: object) -> object:
+    """What is encrypted is for nobody to read."""
+    return "(encrypted)" if isinstance(value, str) and is_sealed(value) else value

@@ -98,7 +98,7 @@ async def _play(servers: Cluster, number: int) -> Failover:
         is_rewound = old.output.read_text().count(REWOUND) > rewound
 
     schema = f"failover_{number}"
-    await execute(servers.url, f"CREATE SCHEMA {schema}")
+    await execute(servers.url, f"CREATE SCHEMA {schema}; CREATE SCHEMA {schema}_keys")
     log = f"{servers.url}&search_path={schema}"
     fault = Fault(
         "failover", strike, LARGE_COMMAND, log=log, others=1, other_queries=1, felt_as="UNAVAILABLE"

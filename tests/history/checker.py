@@ -58,7 +58,7 @@ from tests.history.violation import Violation
 
 def check(history: History) -> list[Violation]:
     """Every promise that was not kept; the first is the one to look at first."""
-    timeline = Timeline(history.log.records)
+    timeline = Timeline(history.log.records, history.keys)
     if disorder := list(positions_increase(timeline)):
         return disorder
     commands = Commands(history, timeline)

@@ -18,7 +18,7 @@ from tidemark.v1.ship_pb2 import (
     ShipDocked,
     ShipRegistered,
 )
-from tidemark.v1.user_pb2 import User, UserBalanceChanged, UserCreated, UserDeleted
+from tidemark.v1.user_pb2 import User, UserBalanceChanged, UserCreated, UserDeleted, UserErased
 
 MAX_BALANCE = 2**63 - 1
 MAX_ITEMS = 1000
@@ -55,8 +55,8 @@ def _wrong(before: Any, payload: Message, after: Any) -> str:
 
 
 def _wrong_with_user(before: User, payload: Message, after: User) -> str:
-    username, balance, is_deleted = before.username, before.balance, False
-    if before.deleted:
+    username, balance, is_deleted = before.username, before.balance, before.deleted
+    if before.deleted and not isinstance(payload, UserErased):
         return "the user was deleted"
     match payload:
         case UserCreated():
@@ -65,6 +65,10 @@ def _wrong_with_user(before: User, payload: Message, after: User) -> str:
             balance += change
         case UserDeleted():
             is_deleted = True
+        case UserErased() if before.erased:
+            return "the user was erased"
+        case UserErased():
+            username = ""
     if not 0 <= balance <= MAX_BALANCE:
         return f"the balance would be {balance}"
     if (after.username, after.balance, after.deleted) != (username, balance, is_deleted):

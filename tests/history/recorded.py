@@ -12,6 +12,7 @@ import grpc
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from shared.log.log import AggregateKey
 from tidemark.v1.event_pb2 import EventFilter
 from tidemark.v1.query_pb2 import ReplayResponse
 
@@ -230,6 +231,8 @@ class History:
     watches: list[Watch] = field(default_factory=list)
     log: LogCopy = LogCopy("command_service", (), bytes(32))
     """The command service's."""
+    keys: Mapping[AggregateKey, bytes] = field(default_factory=dict)
+    """With which what is personal in it was encrypted."""
     replicas: list[LogCopy] = field(default_factory=list)
     views: list[Views] = field(default_factory=list)
     rebuilds: list[Rebuild] = field(default_factory=list)

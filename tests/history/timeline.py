@@ -10,9 +10,14 @@ from google.protobuf.message import Message
 from command_service.aggregates import RULES
 from shared.aggregates.aggregate import Aggregate, CorruptHistory, UnknownEvent
 from shared.log.log import EMPTY_DIGEST, AggregateKey, CommandKey, chain, time_of
+from shared.personal.sealing import Keys
+from tests.services.readable import readable
 from tidemark.v1.event_pb2 import RecordedEvent
 
 AGGREGATES: dict[str, Aggregate[Any]] = {rules.aggregate.name: rules.aggregate for rules in RULES}
+
+
+NO_KEYS: Keys = {}
 
 
 class Moment(NamedTuple):
@@ -26,11 +31,15 @@ class Timeline:
     """See the module's description.
 
     Folding stops, per aggregate, at the first event that cannot follow; `broken` has it.
+
+    Args:
+        records: the log, as it is stored.
+        keys: with which what is personal in it was encrypted.
     """
 
-    def __init__(self, records: Sequence[bytes]) -> None:
+    def __init__(self, records: Sequence[bytes], keys: Keys = NO_KEYS) -> None:
         self.records = records
-        self.events = [RecordedEvent.FromString(record) for record in records]
+        self.events = [readable(RecordedEvent.FromString(record), keys) for record in records]
         self.positions = [event.position for event in self.events]
         self.times = [time_of(event) for event in self.events]
         self.digests = [EMPTY_DIGEST]

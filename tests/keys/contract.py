@@ -4,10 +4,12 @@ import asyncio
 
 import pytest
 
+from command_service.keys.copying import copy_keys
 from command_service.keys.store import MAX_PAGE_KEYS, KeyCheckpoint, KeyStore
 from shared.errors import DataLoss
 from shared.log.log import AggregateKey, place_of
 from shared.personal.sealing import DESTROYED, KEY_BYTES, new_key
+from tests.keys.memory import MemoryKeys
 from tests.log.builders import user
 
 ADA, BOB, CYD = user("ada"), user("bob"), user("cyd")
@@ -90,6 +92,17 @@ class KeyStoreContract:
         await keys.destroy([BOB])
         await keys.keep({ADA: DESTROYED, BOB: made[BOB]})
         assert await keys.find([ADA, BOB]) == {ADA: DESTROYED, BOB: DESTROYED}
+
+    async def test_all_of_it_is_copied_and_copied_again(self, keys: KeyStore) -> None:
+        other = MemoryKeys()
+        everybody = [user(f"{n:04}") for n in range(MAX_PAGE_KEYS + 5)]
+        await other.make(everybody)
+        await other.destroy(everybody[:3])
+        for count in (len(everybody), len(everybody) + 1):
+            assert await copy_keys(other, keys) == count
+            assert dict(await every_page(keys)) == other.keys
+            await other.make([ADA])
+            await other.destroy([everybody[-1]])
 
     async def test_another_key_is_refused_and_nothing_is_taken(self, keys: KeyStore) -> None:
         made = await keys.make([ADA])

@@ -25,7 +25,7 @@ from tests.services.access import Access, Metadata, tls_credentials
 from tests.services.deployment import CommandClient, QueryClient
 
 SPIFFE = "spiffe://tidemark.example/"
-ROLES = {"reader": "read", "writer": "write", "administrator": "admin"}
+ROLES = {"reader": "read", "writer": "write", "administrator": "admin", "keeper": "keys"}
 """Owners of certificates of the tenant acme, and the one scope that each has."""
 
 

@@ -80,7 +80,7 @@ def bearer(folder: Path, headers: Mapping[str, str], **claims: Any) -> Access:
 
 def anybody(folder: Path) -> Access:
     """May do everything, for the tenant `default` where none is named."""
-    scope = "read write admin"
+    scope = "read write admin keys"
     return bearer(folder, {"x-tenant-id": "default"}, sub="anybody", tenants=["*"], scope=scope)
 
 

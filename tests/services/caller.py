@@ -15,6 +15,7 @@ from tests.services.deployment import (
     QueryClient,
     tenant,
 )
+from tests.services.readable import keys_of, readable
 from tidemark.v1.command_pb2 import CommandReceipt, ExecuteRequest
 from tidemark.v1.event_pb2 import EventFilter, RecordedEvent, SubscribeRequest
 
@@ -82,12 +83,14 @@ class Caller:
         return [response async for response in self.stream(request, deadline_s)]
 
     async def events(self, aggregate_id: str = "") -> list[RecordedEvent]:
-        """The tenant's events, or those of one aggregate, from the command service."""
+        """The tenant's events, or those of one aggregate, as Replay shows them."""
         request = SubscribeRequest(stop_at_head=True)
         if aggregate_id:
             request.filter.CopyFrom(EventFilter(aggregate_ids=[aggregate_id]))
         stream = self.commands.log.Subscribe(request, metadata=self.metadata, timeout=DEADLINE_S)
-        return [event async for response in stream for event in response.events]
+        events = [event async for response in stream for event in response.events]
+        keys = await keys_of(self.commands, events)
+        return [readable(event, keys) for event in events]
 
     def _call(self, request: Any, deadline_s: float) -> Any:
         names = request.DESCRIPTOR.fields_by_name

@@ -16,7 +16,7 @@ from examples.services import Service, start_command_service, start_query_servic
 from shared.client.errors import error_of
 from shared.errors import InvalidFields
 from tests.services.access import OPEN, Access, Options, anybody
-from tidemark.v1 import command_pb2, event_pb2, query_pb2, ship_pb2, user_pb2
+from tidemark.v1 import command_pb2, event_pb2, personal_pb2, query_pb2, ship_pb2, user_pb2
 
 SHIP_COMMANDS = ship_pb2.DESCRIPTOR.services_by_name["ShipCommandService"]
 SHIP_QUERIES = ship_pb2.DESCRIPTOR.services_by_name["ShipQueryService"]
@@ -25,6 +25,7 @@ USER_QUERIES = user_pb2.DESCRIPTOR.services_by_name["UserQueryService"]
 BULK = command_pb2.DESCRIPTOR.services_by_name["BulkCommandService"]
 EVENT_LOG = event_pb2.DESCRIPTOR.services_by_name["EventLogService"]
 REPLAY = query_pb2.DESCRIPTOR.services_by_name["ReplayService"]
+KEYS = personal_pb2.DESCRIPTOR.services_by_name["KeyService"]
 PROJECTIONS = query_pb2.DESCRIPTOR.services_by_name["ProjectionService"]
 
 IS_SECURE = "TEST_SECURE" in os.environ
@@ -52,6 +53,7 @@ class CommandClient:
         self.users: Any = access.stub(self.channel, USER_COMMANDS)
         self.bulk: Any = access.stub(self.channel, BULK)
         self.log: Any = access.stub(self.channel, EVENT_LOG)
+        self.keys: Any = access.stub(self.channel, KEYS)
 
 
 class QueryClient:
@@ -69,6 +71,7 @@ class QueryClient:
         self.replay: Any = access.stub(self.channel, REPLAY)
         self.projections: Any = access.stub(self.channel, PROJECTIONS)
         self.log: Any = access.stub(self.channel, EVENT_LOG)
+        self.keys: Any = access.stub(self.channel, KEYS)
 
 
 class Deployment:

@@ -17,12 +17,14 @@ SERVICES = {
         [
             "tidemark.v1.BulkCommandService",
             "tidemark.v1.EventLogService",
+            "tidemark.v1.KeyService",
             *(rules.service.full_name for rules in RULES),
         ]
     ),
     "query_service": sorted(
         [
             "tidemark.v1.EventLogService",
+            "tidemark.v1.KeyService",
             "tidemark.v1.ProjectionService",
             "tidemark.v1.ReplayService",
             *(projection.service.full_name for projection in PROJECTIONS),

@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from examples.services import Service, start_command_service
+from tests.postgres.databases import log_options
 from tests.services.deployment import CommandClient, Deployment
 
 
@@ -23,7 +24,7 @@ class Several(Deployment):
 
     async def start_commands(self) -> None:
         """Starts both command services."""
-        await self.start_command("--log", self.url)
+        await self.start_command(*log_options(self.url))
         await self.commands.channel.close()
         await self.start_other()
         addresses = (self.command.address, self.other.address)
@@ -34,7 +35,7 @@ class Several(Deployment):
         """Starts the second command service, again if it was stopped, where it was."""
         listen = self.other.address if hasattr(self, "other") else "127.0.0.1:0"
         self.other = await start_command_service(
-            self.folder, listen, "--log", self.url, log=self.folder / "other.log"
+            self.folder, listen, *log_options(self.url), log=self.folder / "other.log"
         )
 
     async def close(self) -> None:

@@ -16,7 +16,7 @@ from shared.log.opening import open_log
 from tests.log.builders import Clock, command, commit, ship, snapshot, user
 from tests.log.contract import two_tenants
 from tests.log.reading import records_of
-from tests.postgres.databases import execute
+from tests.postgres.databases import execute, log_options
 from tests.services.caller import Caller
 from tests.services.commanding import of, send
 from tests.services.deployment import Deployment, deployment
@@ -58,7 +58,7 @@ async def test_a_log_moves_and_comes_back_and_its_readers_and_clients_go_on(
             process = await copied(source, target, tmp_path)
             assert process.code == 0, process.stderr
             assert before.checkpoint.digest.hex() in process.stdout
-            await moving.start_command("--log", target)
+            await moving.start_command(*log_options(target))
 
             # The log is the same, a retry is recognized, and what is new comes after it.
             assert (await WholeLog.of(moving.commands)).records == before.records

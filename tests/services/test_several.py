@@ -11,6 +11,7 @@ import pytest_asyncio
 from google.protobuf.message import Message
 from grpc import StatusCode
 
+from tests.postgres.databases import log_options
 from tests.services.caller import OF_EVERY_TENANT, Caller
 from tests.services.commanding import CALL_S, failure, of, send
 from tests.services.deployment import CommandClient, reason_of
@@ -128,7 +129,7 @@ async def test_the_other_goes_on_when_one_is_killed(deployed: Several) -> None:
 
     # The query service has its upstream again once that is there.
     receipt = await send(other, of("eve", CreateUser(username="Eve", balance=1)))
-    await deployed.start_command("--log", deployed.url)
+    await deployed.start_command(*log_options(deployed.url))
     caller = Caller(other, deployed.queries, "default")
     caller.position = receipt.position
     assert (await caller.ask(GetUserRequest(user_id="eve"))).user.balance == 1
@@ -146,7 +147,8 @@ async def test_the_other_goes_on_when_one_is_killed(deployed: Several) -> None:
 async def test_a_log_that_cannot_be_had_is_refused_and_its_password_not_said(
     url: str, code: int, words: tuple[str, ...], tmp_path: Path
 ) -> None:
-    process = await ended("command_service", "serve", "--log", url, folder=tmp_path)
+    keys = ("--keys", "postgresql://ada:secret@127.0.0.1:1/keys")
+    process = await ended("command_service", "serve", "--log", url, *keys, folder=tmp_path)
 
     assert_failed_with_a_sentence(process, code, *words)
     assert "secret" not in process.stderr
@@ -156,14 +158,14 @@ async def test_a_server_that_forgets_is_refused_unless_told_so(
     postgres_url: str, tmp_path: Path
 ) -> None:
     forgetful = f"{postgres_url}&synchronous_commit=off"
-    arguments = ("serve", "--listen", "127.0.0.1:0", "--log", forgetful)
+    arguments = ("serve", "--listen", "127.0.0.1:0", *log_options(forgetful))
 
     refused = await ended("command_service", *arguments, folder=tmp_path)
     assert_failed_with_a_sentence(refused, 1, "LOG_NOT_DURABLE", "synchronous_commit=off")
 
     deployed = Several(tmp_path, forgetful)
     try:
-        await deployed.start_command("--log", forgetful, "--allow-data-loss")
+        await deployed.start_command(*log_options(forgetful), "--allow-data-loss")
         assert (await send(deployed.commands, of("ever", REGISTER))).position == 1
         assert "secret" not in (tmp_path / "command.log").read_text(encoding="utf-8")
     finally:

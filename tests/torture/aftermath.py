@@ -13,6 +13,7 @@ from tests.history.recorded import History, LogCopy, Pages, Rebuild, Views
 from tests.services.caller import RPC_OF
 from tests.services.deployment import CommandClient, QueryClient, tenant
 from tests.services.histories import WholeLog
+from tests.services.readable import keys_of
 from tests.torture.stage import Stage
 from tests.torture.world import HOT, KNOWN, PORTS, TENANTS
 from tidemark.v1.query_pb2 import (
@@ -43,6 +44,7 @@ async def survey(history: History, stage: Stage) -> list[str]:
     commands = CommandClient(stage.command.service.address)
     try:
         log = await WholeLog.of(commands)
+        history.keys = await keys_of(commands, log.events)
     finally:
         await commands.channel.close()
     history.log = _copy("command", log)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from examples.services import Service
+from tests.postgres.databases import log_options
 from tests.services.deployment import CommandClient, QueryClient
 from tests.torture.database import Database
 from tests.torture.faulty_disk import FAIL_VARIABLE
@@ -229,7 +230,7 @@ async def stage(
 
         log = database.url if database else log or f"sqlite:{place / 'command' / 'log.db'}"
         commands = [
-            Party(name, command, ("--log", log), folder, await proxy())
+            Party(name, command, log_options(log), folder, await proxy())
             for name in _names("command", 1 + others)
         ]
         queries, upstreams = [], []
