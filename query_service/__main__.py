@@ -111,7 +111,7 @@ async def _serve(
         aggregates = [projection.aggregate for projection in PROJECTIONS]
         keys = UpstreamKeys(upstream, log, aggregates)
         open_files.push_async_callback(keys.close)
-        unsealing = Unsealing(keys)
+        unsealing = Unsealing(keys, aggregates)
         projectors = []
         for projection in PROJECTIONS:
             projector = await Projector.open(projection, log, folder, unsealing)

@@ -1,6 +1,6 @@
 """The keys of personal fields, from the service that is followed, kept for a while.
 
-A key is gone from here when the copy of the log says that it was destroyed, and in any case some
+Whom the copy of the log calls erased has no key here from then on. Any other key is gone some
 minutes after it was asked for: who is cut off is not to read for ever what others cannot.
 """
 
@@ -50,7 +50,6 @@ class UpstreamKeys:
         upstream: the command service, or a query service.
         log: the copy of its log, which says who is erased.
         aggregates: the kinds that are in it.
-        kept_s: the longest that a key is kept.
     """
 
     def __init__(
@@ -58,16 +57,15 @@ class UpstreamKeys:
         upstream: Upstream,
         log: EventLog,
         aggregates: Iterable[Aggregate[Any]],
-        kept_s: float = KEPT_S,
     ) -> None:
         self._upstream = upstream
         self._log = log
         self._filter = EventFilter(event_types=erasing_events(aggregates))
-        self._kept_s = kept_s
         self._kept: OrderedDict[AggregateKey, _Kept] = OrderedDict()
         """What is kept longest comes first."""
+        self._erased: set[AggregateKey] = set()
+        """All whom the log calls erased up to `_position`, whatever the upstream says of them."""
         self._position = 0
-        """Nobody who was erased up to here is in it."""
         self._connection: Connection | None = None
         self._connecting = asyncio.Lock()
         self._outage = Outage("keys_unavailable", upstream=upstream.upstream)
@@ -79,8 +77,9 @@ class UpstreamKeys:
             Unavailable: KEYS_UNAVAILABLE: the upstream has to be asked, and does not answer.
             DataLoss: KEY_LOST: the key store does not have one that it must have had.
         """
-        await self._forget_erased()
-        found = {each: self._kept[each].key for each in aggregates if each in self._kept}
+        await self._catch_up()
+        found = dict.fromkeys(self._erased.intersection(aggregates), DESTROYED)
+        found |= {each: self._kept[each].key for each in aggregates if each in self._kept}
         if missing := [each for each in aggregates if each not in found]:
             found |= await self._find_upstream(missing)
         return found
@@ -101,21 +100,20 @@ class UpstreamKeys:
             await self._connection[0].close()
 
     async def _find_upstream(self, aggregates: Sequence[AggregateKey]) -> Keys:
-        head = self._log.head.position
         keys = await self._ask(aggregates)
         if not keys.keys() >= set(aggregates):
             raise DataLoss("KEY_LOST", "There is no key for what is personal")
-        # Who was erased while the upstream was asked is not to be kept after that was noticed.
-        erased, _ = await self._erased(head)
-        keys |= dict.fromkeys(erased & keys.keys(), DESTROYED)
+        # The upstream destroys a key after it has recorded that, and the copy may know meanwhile.
+        await self._catch_up()
+        keys |= dict.fromkeys(self._erased.intersection(keys), DESTROYED)
         for aggregate, key in keys.items():
             self._keep(aggregate, key)
         return keys
 
     def _keep(self, aggregate: AggregateKey, key: bytes) -> None:
         self._kept.pop(aggregate, None)
-        self._kept[aggregate] = _Kept(key, time.monotonic() + self._kept_s)
-        asyncio.get_running_loop().call_later(self._kept_s, self._let_go)
+        self._kept[aggregate] = _Kept(key, time.monotonic() + KEPT_S)
+        asyncio.get_running_loop().call_later(KEPT_S, self._let_go)
         if len(self._kept) > MAX_KEPT:
             self._kept.popitem(last=False)
 
@@ -124,24 +122,18 @@ class UpstreamKeys:
         while self._kept and next(iter(self._kept.values())).until <= now:
             self._kept.popitem(last=False)
 
-    async def _forget_erased(self) -> None:
+    async def _catch_up(self) -> None:
+        """Notes whom the copy of the log calls erased, up to its head."""
         self._let_go()
-        if self._kept:
-            erased, position = await self._erased(self._position)
-            for aggregate in erased:
-                self._kept.pop(aggregate, None)
-            self._position = max(self._position, position)
-        else:
-            self._position = self._log.head.position
-
-    async def _erased(self, position: int) -> tuple[set[AggregateKey], int]:
-        """Those whom the copy of the log calls erased after a position, and its head."""
-        erased: set[AggregateKey] = set()
-        while position < self._log.head.position:
+        if not self._filter.event_types:
+            return
+        while (position := self._position) < self._log.head.position:
             page = await self._log.read(position, event_filter=self._filter)
-            erased.update(map(erased_by, page.records))
-            position = page.position
-        return erased, position
+            for aggregate in map(erased_by, page.records):
+                self._erased.add(aggregate)
+                self._kept.pop(aggregate, None)
+            # Somebody else may have come further meanwhile.
+            self._position = max(self._position, page.position)
 
     async def _ask(self, aggregates: Sequence[AggregateKey]) -> dict[AggregateKey, bytes]:
         """What the upstream has of keys.

@@ -84,9 +84,7 @@ class Replay:
                 await self._unsealing.event(aggregate, event)
                 packed = None
                 if state is not None:
-                    shown = aggregate.state()
-                    shown.CopyFrom(state)
-                    await self._unsealing.states(aggregate, key.tenant_id, [shown])
+                    shown = await self._unsealing.shown(aggregate, key.tenant_id, state)
                     packed = pack(shown)
                 await call.send(ReplayResponse(event=event, state=packed))
 

@@ -1,11 +1,12 @@
 """What is personal, made readable in answers, and nowhere else: all that is stored is encrypted."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from query_service.keys import UpstreamKeys
-from shared.aggregates.aggregate import Aggregate, pack_into
+from shared.aggregates.aggregate import TYPE_URL_PREFIX, Aggregate, pack_into
 from shared.log.log import AggregateKey
+from shared.personal.fields import personal_fields
 from shared.personal.sealing import sealed_fields, unseal_event, unseal_state
 from tidemark.v1.event_pb2 import RecordedEvent
 
@@ -18,10 +19,17 @@ class Unsealing:
 
     Args:
         keys: these.
+        aggregates: the kinds that there are.
     """
 
-    def __init__(self, keys: UpstreamKeys) -> None:
+    def __init__(self, keys: UpstreamKeys, aggregates: Iterable[Aggregate[Any]]) -> None:
         self._keys = keys
+        self._events = {
+            TYPE_URL_PREFIX + event.DESCRIPTOR.full_name
+            for aggregate in aggregates
+            for event in aggregate.events
+            if personal_fields(event)
+        }
 
     async def states(
         self, aggregate: Aggregate[Any], tenant_id: str, states: Sequence[Any]
@@ -37,10 +45,21 @@ class Unsealing:
             for key, state in encrypted.items():
                 unseal_state(state, key, keys[key])
 
+    async def shown(self, aggregate: Aggregate[Any], tenant_id: str, state: Any) -> Any:
+        """A state that is folded further, as callers see it: a copy, if anything is encrypted."""
+        if not any(sealed_fields(state)):
+            return state
+        copy = aggregate.state()
+        copy.CopyFrom(state)
+        await self.states(aggregate, tenant_id, [copy])
+        return copy
+
     async def event(self, aggregate: Aggregate[Any], event: RecordedEvent) -> None:
         """Decrypts the payload of an event, in place."""
-        payload = aggregate.unpack_known(event)
-        if payload is not None and any(sealed_fields(payload)):
+        if event.payload.type_url not in self._events:
+            return
+        payload = aggregate.unpack(event)
+        if any(sealed_fields(payload)):
             key = AggregateKey(event.tenant_id, aggregate.name, event.aggregate_id)
             keys = await self._keys.find([key])
             unseal_event(payload, key, event.version, keys[key])

@@ -58,7 +58,7 @@ async def opened(folder: Path) -> AsyncIterator[SqliteLog]:
 async def past_of(folder: Path, log: SqliteLog) -> AsyncIterator[Past]:
     """The past, with what a users projection in the folder has kept."""
     keys = UpstreamKeys(Upstream(), log, [USER])
-    projector = await Projector.open(USERS, log, folder, Unsealing(keys))
+    projector = await Projector.open(USERS, log, folder, Unsealing(keys, [USER]))
     try:
         await projector.begin()
         yield Past(log, [projector])

@@ -1,0 +1,121 @@
+"""How long a query service keeps what it was given to decrypt with."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+
+import grpc
+import pytest
+
+from query_service.keys import KEPT_S, UpstreamKeys
+from shared.aggregates.user import USER
+from shared.errors import DataLoss, Unavailable
+from shared.log.log import Commit
+from shared.log.memory import MemoryLog
+from shared.personal.sealing import DESTROYED, KEY_BYTES
+from shared.security.upstream import Upstream
+from tests.log.builders import event, user
+from tests.services.commanding import of, send
+from tests.services.deployment import Deployment, reason_of
+from tidemark.v1.personal_pb2 import GetKeysRequest
+from tidemark.v1.user_pb2 import CreateUser, EraseUser, UserCreated, UserErased
+
+pytestmark = pytest.mark.timeout(60)
+
+ADA = user("ada", "default")
+CREATE = CreateUser(username="Ada")
+
+
+@asynccontextmanager
+async def keys_from(deployed: Deployment, copy: MemoryLog) -> AsyncIterator[UpstreamKeys]:
+    """Those of a query service with a copy of the log that the test says everything of."""
+    keys = UpstreamKeys(Upstream(upstream=deployed.command.address), copy, [USER])
+    try:
+        yield keys
+    finally:
+        await keys.close()
+
+
+async def test_a_key_is_kept_for_a_while_and_no_longer(
+    own: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await send(own.commands, of("ada", CREATE))
+    async with keys_from(own, MemoryLog()) as keys:
+        found = await keys.find([ADA])
+        assert len(found[ADA]) == KEY_BYTES
+        await own.command.kill()
+        assert await keys.find([ADA]) == found
+        later = time.monotonic() + KEPT_S
+        monkeypatch.setattr("query_service.keys.time", SimpleNamespace(monotonic=lambda: later))
+        with pytest.raises(Unavailable, match="KEYS_UNAVAILABLE"):
+            await keys.find([ADA])
+
+
+async def test_a_key_is_gone_when_the_copy_of_the_log_says_that_it_was_destroyed(
+    own: Deployment,
+) -> None:
+    copy = MemoryLog()
+    await send(own.commands, of("ada", CREATE))
+    async with keys_from(own, copy) as keys:
+        await keys.find([ADA])
+        await own.command.kill()
+        await copy.append([Commit(ADA, 0, [event(ADA, 1, UserCreated(username="x"))])])
+        assert (await keys.find([ADA]))[ADA] != DESTROYED
+        await copy.append([Commit(ADA, 1, [event(ADA, 2, UserErased())])])
+        assert await keys.find([ADA]) == {ADA: DESTROYED}
+
+
+async def test_whom_the_copy_of_the_log_calls_erased_is_so_whatever_the_upstream_has(
+    own: Deployment,
+) -> None:
+    copy = MemoryLog()
+    events = [event(ADA, 1, UserCreated(username="x")), event(ADA, 2, UserErased())]
+    await copy.append([Commit(ADA, 0, events)])
+    await send(own.commands, of("ada", CREATE))
+    async with keys_from(own, copy) as keys:
+        assert await keys.find([ADA]) == {ADA: DESTROYED}
+
+
+async def test_a_key_that_comes_when_its_destruction_is_known_already_is_not_used(
+    own: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = MemoryLog()
+    await send(own.commands, of("ada", CREATE))
+    async with keys_from(own, copy) as keys:
+        connect = Upstream.connect
+
+        async def late(upstream: Upstream) -> object:
+            # Between the question and the answer, as the copy hears of it.
+            events = [event(ADA, 1, UserCreated(username="x")), event(ADA, 2, UserErased())]
+            await copy.append([Commit(ADA, 0, events)])
+            return await connect(upstream)
+
+        monkeypatch.setattr(Upstream, "connect", late)
+        assert await keys.find([ADA]) == {ADA: DESTROYED}
+        assert await keys.find([ADA]) == {ADA: DESTROYED}
+
+
+async def test_what_the_upstream_has_destroyed_is_destroyed_and_what_it_lacks_is_lost(
+    own: Deployment,
+) -> None:
+    await send(own.commands, of("ada", CREATE))
+    await send(own.commands, of("ada", EraseUser()))
+    async with keys_from(own, MemoryLog()) as keys:
+        assert await keys.find([ADA]) == {ADA: DESTROYED}
+        with pytest.raises(DataLoss, match="KEY_LOST"):
+            await keys.find([ADA, user("eve", "default")])
+
+
+@pytest.mark.parametrize("served_by", ["commands", "queries"])
+async def test_nobody_asks_for_more_keys_at_once_than_there_may_be(
+    own: Deployment, served_by: str
+) -> None:
+    client = getattr(own, served_by)
+    for ids in (["x"] * 1001, [""], ["x" * 129], ["\n"]):
+        request = GetKeysRequest(aggregate_type="user", aggregate_ids=ids)
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await client.keys.GetKeys(request, timeout=10)
+        assert reason_of(raised.value) == "INVALID_FIELD"
+    nobody = GetKeysRequest(aggregate_type="user")
+    assert list((await client.keys.GetKeys(nobody, timeout=10)).keys) == []
