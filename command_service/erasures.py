@@ -45,6 +45,8 @@ class Erasures:
         Raises:
             TidemarkError: the log or the key store does not answer.
         """
+        if not self._filter.event_types:
+            return
         if self._position is None:
             self._position = self._kept_position = await self._start()
         head = await self._log.newest()
@@ -75,7 +77,7 @@ class Erasures:
         Raises:
             OutcomeUnknown: the process has to end.
         """
-        while True:
+        while self._filter.event_types:
             await self._log.wait(self._position or 0)
             await asyncio.sleep(EVERY_S)
             await self.look()

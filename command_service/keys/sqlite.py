@@ -17,6 +17,7 @@ from shared.sqlite import (
     SqlValue,
     connect,
     insert,
+    make_durable,
     naming,
     primary_code,
 )
@@ -127,8 +128,14 @@ def _prepare(db: sqlite3.Connection) -> None:
         raise DataLoss(
             "LOG_CORRUPT", f"It has version {version}; this program knows {SCHEMA_VERSION}"
         )
+    make_durable(db)
     # A process that was killed may have left there what it had overwritten.
-    _empty_wal(db)
+    try:
+        _empty_wal(db)
+    except sqlite3.OperationalError as error:
+        # There is no room now; nothing is called destroyed before there is.
+        if primary_code(error) != sqlite3.SQLITE_FULL:
+            raise
 
 
 def _find(
