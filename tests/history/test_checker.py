@@ -54,7 +54,14 @@ from tidemark.v1.ship_pb2 import (
     WatchShipRequest,
     WatchShipResponse,
 )
-from tidemark.v1.user_pb2 import ChangeUserBalance, UserBalanceChanged, UserCreated, UserDeleted
+from tidemark.v1.user_pb2 import (
+    ChangeUserBalance,
+    EraseUser,
+    UserBalanceChanged,
+    UserCreated,
+    UserDeleted,
+    UserErased,
+)
 
 PLUS_ONE = ChangeUserBalance(user_id="ann", balance_change=1)
 
@@ -262,6 +269,24 @@ class Test4CommandsAreWhole:
         story.writes(UserCreated(username="Ann"), ANN, 1, "one")
 
         assert 4 in broken(story)
+
+
+class TestErasures:
+    def test_a_user_who_is_erased_keeps_all_but_the_name(self) -> None:
+        story = Story()
+        story.does(CREATE)
+        story.does(EraseUser(user_id="ann"))
+        story.does(PAY)
+
+        assert broken(story) == []
+
+    def test_a_user_who_is_erased_again(self) -> None:
+        story = Story()
+        story.does(CREATE)
+        story.does(EraseUser(user_id="ann"))
+        story.writes(UserErased(), ANN, 3)
+
+        assert 12 in broken(story)
 
 
 class Test5PositionsFollowTime:

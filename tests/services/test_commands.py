@@ -23,6 +23,7 @@ from tests.services.commanding import (
     send_all,
 )
 from tests.services.deployment import CommandClient, Deployment, deployment
+from tests.services.readable import keys_of, readable
 from tests.services.subscribing import history, payload_names, versions
 from tidemark.v1.command_pb2 import CommandReceipt, ExecuteRequest
 from tidemark.v1.ship_pb2 import (
@@ -41,9 +42,11 @@ from tidemark.v1.user_pb2 import (
     ChangeUserBalance,
     CreateUser,
     DeleteUser,
+    EraseUser,
     UserBalanceChanged,
     UserCreated,
     UserDeleted,
+    UserErased,
 )
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(60)]
@@ -101,6 +104,7 @@ def as_retried(receipt: CommandReceipt) -> CommandReceipt:
         ([], CREATE, UserCreated(username="ada", balance=10)),
         ([CREATE], CHANGE, UserBalanceChanged(balance_change=-4)),
         ([CREATE], DeleteUser(), UserDeleted()),
+        ([CREATE, CHANGE], EraseUser(), UserErased()),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Message) else "",
 )
@@ -124,7 +128,8 @@ async def test_a_command_is_answered_with_the_receipt_of_the_event_that_it_cause
     assert not receipt.events
     [*before, recorded] = await history(shared.commands.log, tenant_id=tenant_id)
     assert versions([*before, recorded]) == list(range(1, receipt.version + 1))
-    assert recorded.payload == pack(event)
+    keys = await keys_of(shared.commands, [recorded])
+    assert readable(recorded, keys).payload == pack(event)
     assert recorded.position == receipt.position
     assert recorded.tenant_id == tenant_id
     assert recorded.aggregate_type == _aggregate_type(command)
@@ -259,6 +264,8 @@ RICH = [CreateUser(username="ada", balance=MAX_INT64)]
         (RICH, ChangeUserBalance(balance_change=1), REFUSED, "BALANCE_OVERFLOW", "exceed", {}),
         ([CREATE, DeleteUser()], CREATE, REFUSED, "USER_DELETED", "User is deleted", {}),
         ([CREATE, DeleteUser()], CHANGE, REFUSED, "USER_DELETED", "User is deleted", {}),
+        ([], EraseUser(), NOT_FOUND, "USER_NOT_FOUND", "no such user", {}),
+        ([CREATE, EraseUser()], EraseUser(), REFUSED, "USER_ERASED", "User is erased", {}),
         ([CREATE, DeleteUser()], DeleteUser(), REFUSED, "USER_DELETED", "User is deleted", {}),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Message) else None,
@@ -339,6 +346,7 @@ TOO_MUCH = "x" * 257
         (ChangeUserBalance(balance_change=1), ["user_id"]),
         (ChangeUserBalance(user_id="a"), ["balance_change"]),
         (DeleteUser(), ["user_id"]),
+        (EraseUser(), ["user_id"]),
         (of("a", DOCK, command_id="not-a-uuid"), ["context.command_id"]),
         (of("a", DOCK, command_id="0" * 31), ["context.command_id"]),
         (of("a", DOCK, expected_version=-1), ["context.expected_version"]),
