@@ -14,13 +14,16 @@ from typing import NamedTuple
 
 import pytest
 
+from command_service.keys import opening
+from command_service.keys.sqlite import SqliteKeys
 from docs import contract
 from examples import dev_credentials
 from examples.dev_credentials import server_options, upstream_options
 from examples.services import Service, start_command_service, start_query_service
 from shared.log.opening import names_a_log
 from shared.log.sqlite import SqliteLog
-from tests.log.builders import commit, ship
+from tests.log.builders import commit, ship, user
+from tests.postgres.databases import keys_of
 from tests.relay.broker import free_port
 from tests.relay.program import Program
 from tests.services.caller import Caller
@@ -227,7 +230,7 @@ def test_no_kind_of_snippet_is_unknown_here() -> None:
     """Of these there is a test each, but for what is shown: output, pictures, and settings."""
     executed = {
         *("sh", "sh node", "sh tidemark", "sh offline", "sh backup", "sh restore", "sh relay"),
-        *("sh parked", "sh docker", "sh docker postgres", "sh copy", "sh serve", "sh secure"),
+        *("sh parked", "sh docker", "sh docker postgres", "sh copy", "sh serve", "sh secure", "sh erase"),
         "sh tidemark secure",
         *("sh lighthouse", "python", "python tasks", "python demands", "proto"),
     }
@@ -258,7 +261,11 @@ async def test_a_log_is_copied_as_the_readme_says(postgres_url: str, tmp_path: P
     log = await SqliteLog.open(tmp_path / "data" / "log.db")
     await log.append([commit(ship(), events=3)])
     await log.close()
-    script = re.sub(r"postgresql://\S+", f"'{postgres_url}'", snippet.content)
+    keys = await SqliteKeys.open(tmp_path / "data" / "log.keys.db")
+    await keys.make([user()])
+    await keys.close()
+    script = re.sub(r"postgresql://\S+/tidemark", f"'{postgres_url}'", snippet.content)
+    script = re.sub(r"postgresql://\S+/keys", f"'{keys_of(postgres_url)}'", script)
 
     done = await asyncio.to_thread(
         subprocess.run,
@@ -268,6 +275,7 @@ async def test_a_log_is_copied_as_the_readme_says(postgres_url: str, tmp_path: P
     )  # fmt: skip
 
     assert "has position 3" in done.stdout
+    assert "has all 1 keys" in done.stdout
 
 
 def test_the_container_snippet_of_the_profile_fits_the_compose_file() -> None:
@@ -283,9 +291,16 @@ def test_the_container_snippet_of_the_profile_fits_the_compose_file() -> None:
 
 def test_the_url_that_the_readme_serves_from_is_one() -> None:
     [snippet] = [each for each in snippets() if each.kind == "sh serve"]
-    *command, url = shlex.split(snippet.content)
-    assert command == ["python", "-m", "command_service", "serve", "--log"]
-    assert names_a_log(url)
+    *command, log, option, keys = shlex.split(snippet.content.replace("\\\n", " "))
+    assert [*command, option] == ["python", "-m", "command_service", "serve", "--log", "--keys"]
+    assert names_a_log(log)
+    assert opening.keys_of(log, keys) == keys
+
+
+async def test_a_person_is_erased_as_the_documentation_says(tmp_path: Path) -> None:
+    [(snippet, expected)] = [each for each in expected_after() if each[0].kind == "sh erase"]
+    async with deployment(tmp_path) as both:
+        assert_shown(expected, execute(snippet.content, both.command, both.query))
 
 
 async def test_a_call_over_mutual_tls_with_a_token_goes_as_the_readme_says(
