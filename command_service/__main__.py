@@ -165,7 +165,8 @@ async def _serve(
             methods_of(event_log),
         )
         server.add(
-            personal_pb2.DESCRIPTOR.services_by_name["KeyService"], methods_of(KeyService(keys))
+            personal_pb2.DESCRIPTOR.services_by_name["KeyService"],
+            methods_of(KeyService(keys, AGGREGATES)),
         )
         look = Gauges(log, executor, event_log).look
         async with exposing(options.metrics, OF_COMMANDS, look, insecure=options.insecure):

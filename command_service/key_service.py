@@ -1,9 +1,12 @@
 """KeyService over the key store: for the query services that follow this one."""
 
+from collections.abc import Iterable
+from typing import Any
+
 from command_service.keys.store import KeyStore
+from shared.aggregates.aggregate import Aggregate
 from shared.call import Call
-from shared.log.log import AggregateKey
-from shared.personal.requests import check_keys_request, keys_response
+from shared.personal.requests import keys_response, keys_wanted
 from tidemark.v1.personal_pb2 import GetKeysRequest, GetKeysResponse
 
 
@@ -12,16 +15,14 @@ class KeyService:
 
     Args:
         keys: these.
+        aggregates: the kinds that there are.
     """
 
-    def __init__(self, keys: KeyStore) -> None:
+    def __init__(self, keys: KeyStore, aggregates: Iterable[Aggregate[Any]]) -> None:
         self._keys = keys
+        self._kinds = [aggregate.name for aggregate in aggregates]
 
     async def get_keys(self, request: GetKeysRequest, call: Call) -> GetKeysResponse:
         """See the contract."""
-        tenant_id = call.tenant_id
-        check_keys_request(request)
-        wanted = {
-            AggregateKey(tenant_id, request.aggregate_type, each) for each in request.aggregate_ids
-        }
+        wanted = keys_wanted(request, call.tenant_id, self._kinds)
         return keys_response(await self._keys.find(wanted) if wanted else {})

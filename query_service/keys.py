@@ -7,7 +7,7 @@ minutes after it was asked for: who is cut off is not to read for ever what othe
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import grpc
@@ -18,7 +18,7 @@ from shared.errors import DataLoss, Unavailable
 from shared.log.log import AggregateKey, EventFilter, EventLog
 from shared.outage import Outage
 from shared.personal.fields import erased_by, erasing_events
-from shared.personal.requests import check_keys_request, keys_response
+from shared.personal.requests import keys_response, keys_wanted
 from shared.personal.sealing import DESTROYED, Keys
 from shared.security.misconfigured import Misconfigured
 from shared.security.tenants import TENANT_HEADER
@@ -56,10 +56,11 @@ class UpstreamKeys:
         self,
         upstream: Upstream,
         log: EventLog,
-        aggregates: Iterable[Aggregate[Any]],
+        aggregates: Sequence[Aggregate[Any]],
     ) -> None:
         self._upstream = upstream
         self._log = log
+        self._kinds = [aggregate.name for aggregate in aggregates]
         self._filter = EventFilter(event_types=erasing_events(aggregates))
         self._kept: OrderedDict[AggregateKey, _Kept] = OrderedDict()
         """What is kept longest comes first."""
@@ -86,12 +87,8 @@ class UpstreamKeys:
 
     async def get_keys(self, request: GetKeysRequest, call: Call) -> GetKeysResponse:
         """KeyService for those who follow this service: nothing is kept on the way."""
-        tenant_id = call.tenant_id
-        check_keys_request(request)
-        wanted = {
-            AggregateKey(tenant_id, request.aggregate_type, each) for each in request.aggregate_ids
-        }
-        return keys_response(await self._ask([*wanted]) if wanted else {})
+        wanted = keys_wanted(request, call.tenant_id, self._kinds)
+        return keys_response(await self._ask(wanted) if wanted else {})
 
     async def close(self) -> None:
         """Closes the connection, and keeps nothing."""

@@ -1,7 +1,10 @@
 """What both services make of a request for keys."""
 
+from collections.abc import Collection
+
 from shared.checks import check, id_violations, identifier
-from shared.errors import FieldViolation
+from shared.errors import FieldViolation, invalid_field
+from shared.log.log import AggregateKey
 from shared.personal.sealing import Keys
 from tidemark.v1.personal_pb2 import GetKeysRequest, GetKeysResponse, PersonalKey
 
@@ -9,13 +12,24 @@ MAX_KEYS = 1000
 """Of one request."""
 
 
-def check_keys_request(request: GetKeysRequest) -> None:
-    """Checks the shape of a request.
+def keys_wanted(
+    request: GetKeysRequest, tenant_id: str, kinds: Collection[str]
+) -> list[AggregateKey]:
+    """Whose keys a request asks for.
+
+    Args:
+        request: of a caller.
+        tenant_id: whose data it is about.
+        kinds: the names of the aggregates that there are.
 
     Raises:
         InvalidFields: everything that is wrong.
     """
     check(request, identifier("aggregate_type"), _aggregate_ids)
+    kind = request.aggregate_type
+    if kind not in kinds:
+        raise invalid_field("aggregate_type", f"is unknown; there are: {', '.join(kinds)}")
+    return [AggregateKey(tenant_id, kind, each) for each in dict.fromkeys(request.aggregate_ids)]
 
 
 def keys_response(keys: Keys) -> GetKeysResponse:

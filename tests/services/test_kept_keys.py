@@ -117,5 +117,8 @@ async def test_nobody_asks_for_more_keys_at_once_than_there_may_be(
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await client.keys.GetKeys(request, timeout=10)
         assert reason_of(raised.value) == "INVALID_FIELD"
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await client.keys.GetKeys(GetKeysRequest(aggregate_type="house"), timeout=10)
+    assert reason_of(raised.value) == "INVALID_FIELD"
     nobody = GetKeysRequest(aggregate_type="user")
     assert list((await client.keys.GetKeys(nobody, timeout=10)).keys) == []
