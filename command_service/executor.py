@@ -472,9 +472,10 @@ class Executor:
                 else:
                     message = f"The aggregate is at version {actual}, and changes all the time"
                     self._settle(pending, Conflict("WRONG_VERSION", message, actual_version=actual))
-            case Duplicate() if pending.command.is_personal:
+            case Duplicate() if pending.command.is_personal and pending.attempts < MAX_ATTEMPTS:
                 # Only with its key can it be told from another command; see `_decide`.
                 live.is_lost = True
+                pending.attempts += 1
                 self._decide_again(pending)
             case Duplicate(receipt):
                 live.is_lost = True

@@ -1,28 +1,35 @@
 """What is personal, made readable in answers, and nowhere else: all that is stored is encrypted."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Protocol
 
-from query_service.keys import UpstreamKeys
 from shared.aggregates.aggregate import TYPE_URL_PREFIX, Aggregate, pack_into
 from shared.log.log import AggregateKey
 from shared.personal.fields import personal_fields
-from shared.personal.sealing import sealed_fields, unseal_event, unseal_state
+from shared.personal.sealing import Keys, sealed_fields, unseal_event, unseal_state
 from tidemark.v1.event_pb2 import RecordedEvent
+
+
+class KeySource(Protocol):
+    """Where keys are found."""
+
+    async def find(self, aggregates: Collection[AggregateKey]) -> Keys:
+        """The keys of aggregates, all of one tenant and of one kind."""
+        ...
 
 
 class Unsealing:
     """Decrypts states and events with the keys that there are; erased fields become empty.
 
-    Its methods raise what `UpstreamKeys.find` does, and DataLoss, LOG_CORRUPT. Where nothing is
-    encrypted they need no key.
+    Its methods raise what `find` does, see `query_service.keys.UpstreamKeys`, and DataLoss,
+    LOG_CORRUPT. Where nothing is encrypted they need no key.
 
     Args:
         keys: these.
         aggregates: the kinds that there are.
     """
 
-    def __init__(self, keys: UpstreamKeys, aggregates: Iterable[Aggregate[Any]]) -> None:
+    def __init__(self, keys: KeySource, aggregates: Iterable[Aggregate[Any]]) -> None:
         self._keys = keys
         self._events = {
             TYPE_URL_PREFIX + event.DESCRIPTOR.full_name

@@ -20,10 +20,11 @@ from command_service.command import Command
 from shared.errors import Exhausted, TidemarkError, Unavailable
 from shared.log.log import AggregateKey, CommandKey, Commit, History, Outcome, Receipt
 from shared.log.memory import MemoryLog
-from shared.personal.sealing import DESTROYED, keyed_fingerprint, unseal_event
+from shared.personal.sealing import DESTROYED, unseal_event
 from tests.executor.asking import KEYS, running, within
 from tests.executor.commands import change, command, create, depart, dock, load, unload
 from tests.executor.recorded import AGGREGATES, payload_of
+from tests.keys.recorded import recorded_fingerprint
 from tests.log.reading import events_of
 from tidemark.v1.command_pb2 import CommandReceipt
 from tidemark.v1.event_pb2 import RecordedEvent
@@ -187,7 +188,7 @@ def receipts_and_events_are_the_same(calls: list[Call], events: list[RecordedEve
     ]
     for (*_, asked), event in zip(receipts, events, strict=True):
         assert event.causation_id == asked.command_id
-        assert event.command_fingerprint == recorded_fingerprint(asked, event)
+        assert event.command_fingerprint == recorded_fingerprint(asked, event, KEYS.keys)
     keyed = [event.causation_id for event in events]
     assert len(keyed) == len(set(keyed))
 
@@ -216,12 +217,6 @@ def readable(event: RecordedEvent) -> Message:
     return payload
 
 
-def recorded_fingerprint(asked: Command, event: RecordedEvent) -> bytes:
-    if not (asked.is_personal and asked.fingerprint):
-        return asked.fingerprint
-    return keyed_fingerprint(asked.fingerprint, KEYS.keys[key_of(event)])
-
-
 def key_of(event: RecordedEvent) -> AggregateKey:
     return AggregateKey(event.tenant_id, event.aggregate_type, event.aggregate_id)
 
@@ -238,7 +233,7 @@ def answer_was_true(call: Call, events: list[RecordedEvent]) -> None:
             first = events[position - 1]
             assert (first.causation_id, first.command_fingerprint, first.version) == (
                 asked.command_id,
-                recorded_fingerprint(asked, first),
+                recorded_fingerprint(asked, first, KEYS.keys),
                 version,
             )
             assert position <= call.after

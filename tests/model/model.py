@@ -5,7 +5,7 @@ answered has to be what the rules say of it.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from google.protobuf.message import Message
@@ -14,8 +14,9 @@ from command_service.calls import Answer
 from command_service.command import Command
 from shared.aggregates.aggregate import pack
 from shared.errors import Exhausted, TidemarkError, Unavailable
-from shared.log.log import CommandKey
+from shared.log.log import AggregateKey, CommandKey
 from tests.history.timeline import Timeline, key_of, say_message
+from tests.keys.recorded import recorded_fingerprint
 from tidemark.v1.command_pb2 import CommandReceipt
 from tidemark.v1.event_pb2 import RecordedEvent
 
@@ -74,9 +75,14 @@ class Sent:
 
 
 class Model:
-    """See the module's description."""
+    """See the module's description.
 
-    def __init__(self) -> None:
+    Args:
+        keys: with which what is personal in the log is encrypted.
+    """
+
+    def __init__(self, keys: Mapping[AggregateKey, bytes]) -> None:
+        self._keys = keys
         self.timeline = Timeline([])
         self.sent: list[Sent] = []
 
@@ -85,7 +91,7 @@ class Model:
         known = self.timeline.records
         assert list(records[: len(known)]) == list(known), "An event is gone, or another one"
         if len(records) > len(known):
-            self.timeline = Timeline(records)
+            self.timeline = Timeline(records, self._keys)
             assert not self.timeline.broken, self.timeline.broken
             positions = self.timeline.positions
             assert positions == list(range(1, len(positions) + 1)), "Positions have a gap"
@@ -111,7 +117,7 @@ class Model:
             if isinstance(caused, list) and each.command.key == key_of(first):
                 payloads = [pack(payload) for payload in caused]
                 if payloads == [event.payload for event in events] and (
-                    first.command_fingerprint == each.command.fingerprint
+                    first.command_fingerprint == self._fingerprint(each, first)
                 ):
                     return
         raise AssertionError(f"Nobody is known to have caused {events}, of {possible}")
@@ -124,7 +130,7 @@ class Model:
             case CommandReceipt() as receipt:
                 assert effect, f"An acknowledged command has no effect: {sent}"
                 last = effect[-1]
-                assert last.command_fingerprint == sent.command.fingerprint, sent
+                assert last.command_fingerprint == self._fingerprint(sent, last), sent
                 assert (receipt.position, receipt.version) == (last.position, last.version), sent
                 assert receipt.duplicate or sent.before < effect[0].position, sent
                 assert last.position <= sent.after, sent
@@ -133,13 +139,16 @@ class Model:
                 pass
             case TidemarkError(reason="COMMAND_ID_REUSED"):
                 assert effect, sent
-                assert effect[0].command_fingerprint != sent.command.fingerprint, sent
+                assert effect[0].command_fingerprint != self._fingerprint(sent, effect[0]), sent
                 assert effect[0].position <= sent.after, sent
             case TidemarkError(reason=reason):
                 used_at = effect[0].position if effect else sent.after + 1
                 moments = range(sent.before, min(sent.after + 1, used_at))
                 told = [self._verdict(sent, position) for position in moments]
                 assert reason in told, f"{sent} was never true: {told}"
+
+    def _fingerprint(self, sent: Sent, event: RecordedEvent) -> bytes:
+        return recorded_fingerprint(sent.command, event, self._keys)
 
     def _verdict(self, sent: Sent, position: int) -> list[Message] | str:
         """What the rules say to a command at a position: what it causes, or why it does not."""

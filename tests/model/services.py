@@ -28,11 +28,13 @@ from query_service.projections import PROJECTIONS
 from query_service.projector import Projector
 from query_service.replica import Replica
 from query_service.state_cache import StateCache
+from query_service.unsealing import Unsealing
 from shared import event_log_service
 from shared.event_log_service import EventLogService
 from shared.log.log import OutcomeUnknown
 from shared.log.sqlite import SqliteLog, indexing, newest
 from shared.sqlite import Readers
+from tests.keys.memory import MemoryKeys
 from tests.model.disk import Database, SimulatedConnection
 from tests.model.process import Process
 from tests.model.simulation import SimulatedTime, running_simulation
@@ -73,10 +75,12 @@ class CommandService:
     Args:
         process: that it is.
         writers: executors on its log, which then have to reckon with one another.
+        keys: what they encrypt with, which no death of theirs can harm.
     """
 
-    def __init__(self, process: Process, writers: int) -> None:
+    def __init__(self, process: Process, writers: int, keys: MemoryKeys) -> None:
         self.process = process
+        self._keys = keys
         self.log: SqliteLog
         self.executors: list[Executor] = []
         self.event_log: EventLogService | None = None
@@ -95,7 +99,9 @@ class CommandService:
             self.log.is_exclusive = self._writers == 1
             self.event_log = EventLogService(self.log, AGGREGATES)
             for _ in range(self._writers):
-                self.executors.append(Executor(self.log, max_cached=3, snapshot_every=3))
+                self.executors.append(
+                    Executor(self.log, self._keys, max_cached=3, snapshot_every=3)
+                )
             async with asyncio.TaskGroup() as tasks:
                 for each in self.executors:
                     tasks.create_task(each.run())
@@ -111,10 +117,12 @@ class QueryService:
     Args:
         process: that it is.
         upstream: what it follows.
+        keys: what it decrypts with.
     """
 
-    def __init__(self, process: Process, upstream: Server) -> None:
+    def __init__(self, process: Process, upstream: Server, keys: MemoryKeys) -> None:
         self.process = process
+        self._unsealing = Unsealing(keys, AGGREGATES)
         self.log: SqliteLog
         self.replica: Replica
         self.projectors: dict[str, Projector] = {}
@@ -146,7 +154,9 @@ class QueryService:
             open_files.push_async_callback(self.log.close)
             self.replica = Replica(self.log, InProcess(server=self._upstream), self._note_fault)
             for projection in PROJECTIONS:
-                each = await Projector.open(projection, self.log, self.process.folder)
+                each = await Projector.open(
+                    projection, self.log, self.process.folder, self._unsealing
+                )
                 open_files.push_async_callback(each.close)
                 self.projectors[projection.aggregate.name] = each
             projectors = list(self.projectors.values())

@@ -18,6 +18,7 @@ from query_service.states import States
 from shared.log.log import AggregateKey, CommandKey, Receipt
 from shared.log.sqlite import SqliteLog
 from shared.log.sqlite.writing import Transaction
+from shared.personal.sealing import Keys
 from tests.torture import weaknesses
 from tidemark.v1.event_pb2 import RecordedEvent
 
@@ -51,9 +52,11 @@ def expected_version_unread(patch: pytest.MonkeyPatch) -> None:
     """A command is executed at any version."""
     judge = Executor._judge  # noqa: SLF001  # what is weakened
 
-    def judge_anyway(executor: Executor, pending: Pending, aggregate: LiveAggregate) -> None:
+    def judge_anyway(
+        executor: Executor, pending: Pending, aggregate: LiveAggregate, keys: Keys
+    ) -> None:
         pending.command.expected_version = None
-        judge(executor, pending, aggregate)
+        judge(executor, pending, aggregate, keys)
 
     patch.setattr(Executor, "_judge", judge_anyway)
 

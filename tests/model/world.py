@@ -22,6 +22,7 @@ from shared.security.tenants import DEFAULT_TENANT
 from shared.sqlite import snapshot
 from shared.verification import Verification
 from tests.history.timeline import AGGREGATES
+from tests.keys.memory import MemoryKeys
 from tests.model.model import Model, Sent
 from tests.model.process import Died, Process
 from tests.model.questions import Question
@@ -54,14 +55,15 @@ class World:
         self, folder: Path, seed: int, writers: int, told: list[MutableMapping[str, Any]]
     ) -> None:
         self.loop = Simulation(seed)
-        self.model = Model()
+        self.keys = MemoryKeys()
+        self.model = Model(self.keys.keys)
         self.subscribers: list[Subscriber] = []
         self._writers = writers
         self._told = told
         self._asking: list[asyncio.Task[None]] = []
         self.rebuilds: Counter[str] = Counter()
-        self.command = CommandService(_first(folder / "command"), writers)
-        self.query = QueryService(_first(folder / "query"), self.command_server)
+        self.command = CommandService(_first(folder / "command"), writers, self.keys)
+        self.query = QueryService(_first(folder / "query"), self.command_server, self.keys)
         for service in (self.command, self.query):
             self._begin(service)
 
@@ -145,13 +147,14 @@ class World:
         Args:
             places: after which it dies again; None: it does not.
         """
-        self.command = CommandService(self._next_life(self.command.process, places), self._writers)
+        process = self._next_life(self.command.process, places)
+        self.command = CommandService(process, self._writers, self.keys)
         self._begin(self.command)
 
     def restart_query(self, places: int | None = None) -> None:
         """The same, of the query service."""
         process = self._next_life(self.query.process, places)
-        self.query = QueryService(process, self.command_server)
+        self.query = QueryService(process, self.command_server, self.keys)
         self._begin(self.query)
 
     # What has to be so

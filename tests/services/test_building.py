@@ -20,10 +20,12 @@ from query_service.projections.user import USERS
 from query_service.projector import Projector
 from query_service.states import States, fold_each
 from query_service.store import ProjectionStore
+from query_service.unsealing import Unsealing
 from shared.aggregates.user import USER
 from shared.errors import Unavailable
 from shared.log.log import AggregateKey, Commit
 from shared.log.memory import MemoryLog
+from tests.keys.memory import MemoryKeys
 from tests.log.builders import event, ship, user
 from tests.services.histories import folded
 from tidemark.v1.event_pb2 import RecordedEvent
@@ -224,7 +226,8 @@ async def test_a_file_of_before_there_were_fingerprints_is_built_anew(tmp_path: 
 
 
 async def test_only_a_service_that_runs_rebuilds(tmp_path: Path) -> None:
-    projector = await Projector.open(USERS, MemoryLog(), tmp_path)
+    unsealing = Unsealing(MemoryKeys(), [USER])
+    projector = await Projector.open(USERS, MemoryLog(), tmp_path, unsealing)
     running = asyncio.create_task(projector.run())
     try:
         with pytest.raises(Unavailable, match="NOT_RUNNING"):

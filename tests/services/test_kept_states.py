@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from query_service.building import Building
-from query_service.keys import UpstreamKeys
 from query_service.past import Moment, Past
 from query_service.projections.user import USERS
 from query_service.projector import Projector
@@ -20,7 +19,7 @@ from shared.aggregates.user import USER
 from shared.errors import DataLoss, NotFound
 from shared.log.log import AggregateKey, Commit
 from shared.log.sqlite import SqliteLog
-from shared.security.upstream import Upstream
+from tests.keys.memory import MemoryKeys
 from tests.log.builders import event, user
 from tidemark.v1.event_pb2 import RecordedEvent
 from tidemark.v1.user_pb2 import User, UserBalanceChanged, UserCreated
@@ -57,8 +56,8 @@ async def opened(folder: Path) -> AsyncIterator[SqliteLog]:
 @asynccontextmanager
 async def past_of(folder: Path, log: SqliteLog) -> AsyncIterator[Past]:
     """The past, with what a users projection in the folder has kept."""
-    keys = UpstreamKeys(Upstream(), log, [USER])
-    projector = await Projector.open(USERS, log, folder, Unsealing(keys, [USER]))
+    unsealing = Unsealing(MemoryKeys(), [USER])
+    projector = await Projector.open(USERS, log, folder, unsealing)
     try:
         await projector.begin()
         yield Past(log, [projector])
