@@ -69,7 +69,7 @@ class Erasures:
             await self.catch_up()
             self._outage.succeeded()
         except (DataLoss, Exhausted, Unavailable) as error:
-            self._outage.failed(error)
+            self._outage.failed(error.reason, exc_info=error)
 
     async def run(self) -> None:
         """Looks again and again until cancelled.

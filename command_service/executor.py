@@ -544,7 +544,7 @@ class Executor:
                 await self._keys.destroy({_erased_by(pending) for pending in erased})
                 self._key_outage.succeeded()
             except TidemarkError as error:
-                self._key_outage.failed(error)
+                self._key_outage.failed(error.reason, exc_info=error)
                 failure = Unavailable(
                     "ERASURE_UNFINISHED", "It is recorded, but the key is not destroyed yet"
                 )

@@ -141,10 +141,9 @@ class UpstreamKeys:
         try:
             keys = await self._ask_for(*aggregates[0][:2], [each[2] for each in aggregates])
         except (grpc.aio.AioRpcError, OSError, Misconfigured) as error:
-            unavailable = Unavailable("KEYS_UNAVAILABLE", "What is personal cannot be read now")
-            unavailable.__cause__ = error
-            self._outage.failed(unavailable)
-            raise unavailable from error
+            code = error.code().name if isinstance(error, grpc.aio.AioRpcError) else "CREDENTIALS"
+            self._outage.failed(code, why=str(error))
+            raise Unavailable("KEYS_UNAVAILABLE", "What is personal cannot be read now") from error
         self._outage.succeeded()
         return keys
 

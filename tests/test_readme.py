@@ -230,7 +230,15 @@ def test_no_kind_of_snippet_is_unknown_here() -> None:
     """Of these there is a test each, but for what is shown: output, pictures, and settings."""
     executed = {
         *("sh", "sh node", "sh tidemark", "sh offline", "sh backup", "sh restore", "sh relay"),
-        *("sh parked", "sh docker", "sh docker postgres", "sh copy", "sh serve", "sh secure", "sh erase"),
+        *(
+            "sh parked",
+            "sh docker",
+            "sh docker postgres",
+            "sh copy",
+            "sh serve",
+            "sh secure",
+            "sh erase",
+        ),
         "sh tidemark secure",
         *("sh lighthouse", "python", "python tasks", "python demands", "proto"),
     }
