@@ -35,6 +35,10 @@ KEPT_S = 300.0
 
 MAX_KEPT = 50_000
 
+LATELY_NS = 3600 * 1_000_000_000
+"""Who was erased longer ago than that has no key at the upstream any more: there it is destroyed
+within seconds, or at its next start before it answers."""
+
 Connection = tuple[grpc.aio.Channel, Metadata]
 
 
@@ -65,8 +69,8 @@ class UpstreamKeys:
         self._kept: OrderedDict[AggregateKey, _Kept] = OrderedDict()
         """What is kept longest comes first."""
         self._erased: set[AggregateKey] = set()
-        """All whom the log calls erased up to `_position`, whatever the upstream says of them."""
-        self._position = 0
+        """Whom the log calls erased lately, up to `_position`, whatever the upstream says."""
+        self._position: int | None = None
         self._connection: Connection | None = None
         self._connecting = asyncio.Lock()
         self._outage = Outage("keys_unavailable", upstream=upstream.upstream)
@@ -124,6 +128,10 @@ class UpstreamKeys:
         self._let_go()
         if not self._filter.event_types:
             return
+        if self._position is None:
+            # However long the log is, this takes no longer.
+            lately = (time.time_ns() - LATELY_NS) // 1000
+            self._position = await self._log.position_at(lately)
         while (position := self._position) < self._log.head.position:
             page = await self._log.read(position, event_filter=self._filter)
             for aggregate in map(erased_by, page.records):

@@ -40,7 +40,7 @@ def keys_of(log: str) -> str:
     """The URL of the keys that belong to such a place, or to a server's own database."""
     if "search_path" in log:
         return re.sub(r"search_path=(\w+)", r"search_path=\1_keys", log)
-    return log.replace("/postgres", "/keys")
+    return re.sub(r"/postgres(?=$|\?)", "/keys", log)
 
 
 def log_options(log: str) -> tuple[str, ...]:

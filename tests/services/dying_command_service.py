@@ -24,7 +24,6 @@ async def dying(self: SqliteKeys, aggregates: Collection[AggregateKey]) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-SqliteKeys.destroy = dying  # type: ignore[method-assign]  # that is what it is for
-
 if __name__ == "__main__":
+    SqliteKeys.destroy = dying  # type: ignore[method-assign]  # that is what it is for
     app()

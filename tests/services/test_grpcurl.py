@@ -71,7 +71,7 @@ def address_of(both: Deployment, server: str) -> str:
             "ShipCommandService",
             ["Depart", "Dock", "Load", "Register", "Unload"],
         ),
-        ("command_service", "UserCommandService", ["ChangeBalance", "Create", "Delete"]),
+        ("command_service", "UserCommandService", ["ChangeBalance", "Create", "Delete", "Erase"]),
         ("command_service", "BulkCommandService", ["Execute"]),
         ("command_service", "EventLogService", ["Subscribe"]),
         ("query_service", "EventLogService", ["Subscribe"]),

@@ -38,7 +38,8 @@ COMMON_OPTIONS = [
 ]  # fmt: skip
 OPTIONS = {
     "command_service": [
-        *COMMON_OPTIONS, "log", "allow-data-loss", "max-commands", "max-commands-per-tenant",
+        *COMMON_OPTIONS, "log", "keys", "allow-data-loss", "max-commands",
+        "max-commands-per-tenant",
     ],
     "query_service": [
         *COMMON_OPTIONS, "store", "max-replay-events", "upstream", "upstream-ca", "upstream-cert",

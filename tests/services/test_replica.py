@@ -375,8 +375,9 @@ async def restore_old_copy(own: Deployment, default: Caller) -> None:
 
 async def assert_stopped(own: Deployment, default: Caller) -> None:
     """Following has stopped, the operator is told so, and what was copied still answers."""
-    await until_health(own.queries.channel, "", NOT_SERVING)
-    assert await health_of(own.queries.channel, "tidemark.v1.EventLogService") == NOT_SERVING
+    # The whole of it is not ready before it has caught up, either.
+    await until_health(own.queries.channel, "tidemark.v1.EventLogService", NOT_SERVING)
+    assert await health_of(own.queries.channel, "") == NOT_SERVING
     assert await health_of(own.queries.channel, "tidemark.v1.ShipQueryService") == SERVING
     told = (own.folder / "query.log").read_text()
     assert "following_stopped" in told
