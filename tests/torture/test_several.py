@@ -8,6 +8,8 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from tests.torture.database_faults import DATABASE_FAULTS
 from tests.torture.faults import Fault
 from tests.torture.run import play
@@ -15,6 +17,9 @@ from tests.torture.stage import Stage
 from tests.torture.world import SLOW_PACE_S
 
 SEED = 1
+
+# What a server that was killed has left of a connection, the garbage collector may find first.
+pytestmark = pytest.mark.filterwarnings("default::pytest.PytestUnraisableExceptionWarning")
 
 SERVICES = ("kill command of two", "freeze command, PostgreSQL", "cut, PostgreSQL")
 SERVER = ("restart PostgreSQL", "kill PostgreSQL", "terminate connections", "no connections")
