@@ -134,11 +134,11 @@ class Adapters(RuleBasedStateMachine):
 
     def prepare(self) -> None:
         """Makes a place for the store, which is empty."""
-        raise NotImplementedError
+        raise NotImplementedError  # each adapter has one of its own
 
     def opened(self) -> EventLog:
         """The store in its place."""
-        raise NotImplementedError
+        raise NotImplementedError  # each adapter has one of its own
 
     def teardown(self) -> None:
         self.loop.run(self.stored.close())

@@ -51,7 +51,7 @@ class Nothing:
         return ListProjectionsResponse()
 
     async def rebuild_projection(self, _request: Message, _call: Call) -> None:
-        raise NotImplementedError
+        raise NotImplementedError  # a service has every RPC; no test here calls this one
 
 
 @contextlib.asynccontextmanager
