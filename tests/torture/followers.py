@@ -96,8 +96,11 @@ class Subscriber:
 
     async def _read(self, position: int, patience: int) -> None:
         connection: list[Delivery] = []
-        self._subscription.connections.append(connection)
         wanted = self._subscription
+        if not self._has_begun and not any(map(_events, wanted.connections)):
+            # Nothing has come yet, so this is the first again, perhaps of a server further behind.
+            wanted.connections.clear()
+        wanted.connections.append(connection)
         with _stream(self._line, wanted, self._request()) as stream:
             while self.position < position and len(connection) < patience:
                 if (response := await _next(stream)) is None:
@@ -116,6 +119,10 @@ class Subscriber:
                 self._has_begun |= wanted.from_time is None or not _is_before(
                     checkpoint.head_time, wanted.from_time
                 )
+
+
+def _events(connection: list[Delivery]) -> list[bytes]:
+    return [event for delivery in connection for event in delivery.events]
 
 
 def _is_before(time: Timestamp, start: Timestamp) -> bool:
