@@ -102,6 +102,10 @@ pauses_or_none = st.one_of(st.none(), pauses)
 troubles = st.sampled_from([None, None, *Trouble])
 """Of the next commit, which is one of many commands for few aggregates."""
 
+asking = rule(
+    tenant_id=tenants, asked=asked, writer=writers, pause=pauses_or_none, trouble=troubles
+)
+
 places = st.integers(0, 100)
 """After which a process dies; a command passes more than 50, a start some more."""
 
@@ -162,34 +166,16 @@ class Machine(RuleBasedStateMachine):
         return self.can_send() and bool(self.world.model.sent)
 
     @precondition(can_send)
-    @rule(tenant_id=tenants, asked=asked, writer=writers, pause=pauses_or_none, trouble=troubles)
-    def send_at_once(
-        self,
-        tenant_id: str,
-        asked: Asked,
-        writer: int,
-        pause: float | None,
-        trouble: Trouble | None,
-    ) -> None:
+    @asking
+    def send_at_once(self, **drawn: Any) -> None:
         """Sends commands, and waits for the answers, or only for a while."""
-        sent = [self._sent(message, tenant_id, expected) for message, expected in asked]
-        self.world.command.process.trouble = trouble
-        self._send(sent, writer, in_order=False, pause=pause)
+        self._send_new(**drawn, in_order=False)
 
     @precondition(can_send)
-    @rule(tenant_id=tenants, asked=asked, writer=writers, pause=pauses_or_none, trouble=troubles)
-    def send_in_order(
-        self,
-        tenant_id: str,
-        asked: Asked,
-        writer: int,
-        pause: float | None,
-        trouble: Trouble | None,
-    ) -> None:
+    @asking
+    def send_in_order(self, **drawn: Any) -> None:
         """The same, as a stream."""
-        sent = [self._sent(message, tenant_id, expected) for message, expected in asked]
-        self.world.command.process.trouble = trouble
-        self._send(sent, writer, in_order=True, pause=pause)
+        self._send_new(**drawn, in_order=True)
 
     @precondition(has_sent)
     @rule(data=st.data(), writer=writers, pause=pauses_or_none)
@@ -214,6 +200,20 @@ class Machine(RuleBasedStateMachine):
         """Has everybody leave who waits for an answer, be it to a command or to a rebuild."""
         self.seen["hung up"] += 1
         self.world.hang_up()
+
+    def _send_new(
+        self,
+        tenant_id: str,
+        asked: Asked,
+        writer: int,
+        pause: float | None,
+        trouble: Trouble | None,
+        *,
+        in_order: bool,
+    ) -> None:
+        sent = [self._sent(message, tenant_id, expected) for message, expected in asked]
+        self.world.command.process.trouble = trouble
+        self._send(sent, writer, in_order=in_order, pause=pause)
 
     def _send(
         self, sent: list[Sent], writer: int, *, in_order: bool, pause: float | None = None
