@@ -33,7 +33,7 @@ GRACE_S = 10.0
 """How long calls may take to end once the service is told to stop."""
 
 QUIET_S = 0.2
-BACKLOG_S = 5.0
+BACKLOG_S = 2.0
 FLUSH_S = 1.0
 LOOK_S = 1.0
 """Between two looks at whether gRPC still serves."""
