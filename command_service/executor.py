@@ -1,10 +1,10 @@
 """Executes commands: many callers, one writer, and no caller waits for another's fsync in vain.
 
-Two loops, each a task. The first takes the commands that have arrived, reads what it does not have
-in memory, and decides them in order against the newest state, which it moves on at once. The second
-appends all that is decided as one transaction and answers when that is durable; meanwhile the first
-goes on. Group commit, as databases do it for their own log (DeWitt et al. 1984, "Implementation
-techniques for main memory database systems").
+Two loops, each a task. The first takes the commands that have arrived, once no more arrive, reads
+what it does not have in memory, and decides them in order against the newest state, which it moves
+on at once. The second appends all that is decided as one transaction and answers when that is
+durable; meanwhile the first goes on. Group commit, as databases do it for their own log (DeWitt et
+al. 1984, "Implementation techniques for main memory database systems").
 
 An answer never leaves before the events that it rests on are durable, a refusal included. So
 whatever rests on events that are not, waits in line behind them.
@@ -23,6 +23,7 @@ import uuid_utils
 from google.protobuf.message import Message
 
 from command_service import measuring
+from command_service.admission import Admission
 from command_service.arrivals import Arrivals
 from command_service.calls import Answer, Call, CommandStream, Pending
 from command_service.command import Command
@@ -50,15 +51,25 @@ from shared.telemetry.metrics import COMMIT_CONFLICTS
 from tidemark.v1.command_pb2 import CommandReceipt
 from tidemark.v1.event_pb2 import RecordedEvent
 
-MAX_DECIDED_AT_ONCE = 256
-"""Commands decided before others get the event loop."""
-
 MAX_DECIDED = 256
 """Commands that wait for a commit, at which no more are decided: what is decided has its place
 before whatever another tenant sends. Enough of them that a commit costs little beside them."""
 
+MAX_DECIDED_OF_SEVERAL = 32
+"""The same while several tenants call."""
+
 MAX_GROUP_EVENTS = 4096
 """Events in one transaction, at which it is closed."""
+
+QUIET_TURNS = 32
+"""Turns of the event loop in which no command comes, after which gRPC has handed over what it has.
+
+It hands over one call after the other, each in some four turns. To decide what has come makes these
+turns longer, so that few come meanwhile: commits stay small, and those who wait, wait in gRPC.
+"""
+
+LONGEST_GATHERING_S = 0.02
+"""How long commands may keep coming before those that have are decided."""
 
 MAX_ATTEMPTS = 10
 """How often a command is decided anew because another writer was first."""
@@ -97,6 +108,7 @@ class Executor:
         self._max_per_tenant = max_per_tenant
         self._snapshot_every = snapshot_every
         self._live = LiveAggregates(log, max_cached)
+        self._admission = Admission()
         self._arrived = Arrivals()
         self._returned: list[Pending] = []
         self._decided: deque[Pending] = deque()
@@ -114,6 +126,8 @@ class Executor:
         self._in_flight = 0
         self._in_flight_of: Counter[str] = Counter()
         self._sequence = 0
+        self._called = 0
+        self._loop = asyncio.get_running_loop()
 
     async def run(self) -> None:
         """Executes until cancelled. To be cancelled after `drain`.
@@ -129,7 +143,7 @@ class Executor:
     @property
     def in_flight(self) -> int:
         """Commands that are taken on and not answered."""
-        return self._in_flight
+        return self._in_flight + self._admission.waiting
 
     @property
     def decided(self) -> int:
@@ -158,12 +172,16 @@ class Executor:
                 known.
             Exhausted: TOO_MANY_COMMANDS: `max_in_flight` is reached, or `max_per_tenant`.
         """
-        if self._in_flight >= self._max_in_flight:
+        self._called += 1
+        tenant_id = command.key.tenant_id
+        if self._in_flight + self._admission.waiting >= self._max_in_flight:
             raise _too_many(command, "Too many commands are in flight", self._max_in_flight)
-        if self._in_flight_of[command.key.tenant_id] >= self._max_per_tenant:
+        own = self._in_flight_of[tenant_id] + self._admission.waiting_of(tenant_id)
+        if own >= self._max_per_tenant:
             message = "Too many commands of this tenant are in flight"
             raise _too_many(command, message, self._max_per_tenant)
-        [answer] = await self.submit([command])
+        async with self._admission.one(tenant_id):
+            [answer] = await self.submit([command])
         if isinstance(answer, TidemarkError):
             raise answer
         return answer
@@ -175,6 +193,8 @@ class Executor:
 
         Those for one aggregate take effect in the order in which they are submitted.
         """
+        self._admission.note(commands[0].key.tenant_id)
+        self._called += len(commands)
         call = Call(len(commands), stream)
         for slot, command in enumerate(commands):
             self._sequence += 1
@@ -206,6 +226,7 @@ class Executor:
         while True:
             await self._has_arrivals.wait()
             self._has_arrivals.clear()
+            await self._gather()
             while batch := await self._next_batch():
                 loaded = await self._load(batch)
                 for pending in batch:
@@ -215,14 +236,34 @@ class Executor:
                     # Others' turn.
                     await asyncio.sleep(0)
 
+    async def _gather(self) -> None:
+        """Has gRPC hand over what it has. A command that is alone is not kept waiting."""
+        if self._in_flight < 2:
+            return
+        until = self._loop.time() + LONGEST_GATHERING_S
+        first = latest = self._called
+        quiet_turns = 0
+        while quiet_turns < QUIET_TURNS and self._called - first < MAX_DECIDED:
+            await asyncio.sleep(0)
+            quiet_turns += 1
+            if self._called != latest:
+                latest = self._called
+                quiet_turns = 0
+                if self._loop.time() >= until:
+                    return
+
     async def _next_batch(self) -> list[Pending]:
-        while len(self._decided) >= MAX_DECIDED:
+        while (room := self._max_decided - len(self._decided)) <= 0:
             self._has_few_decisions.clear()
             await self._has_few_decisions.wait()
         if self._returned:
             self._arrived.put_back(self._returned)
             self._returned.clear()
-        return self._arrived.take(MAX_DECIDED_AT_ONCE)
+        return self._arrived.take(room)
+
+    @property
+    def _max_decided(self) -> int:
+        return MAX_DECIDED_OF_SEVERAL if self._admission.is_contested else MAX_DECIDED
 
     async def _load(self, batch: Sequence[Pending]) -> "_Loaded":
         """Reads what the batch needs and memory does not have: receipts, keys, and aggregates."""

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from command_service.executor import MAX_DECIDED, MAX_DECIDED_AT_ONCE, Executor
+from command_service.executor import MAX_DECIDED, Executor
 from shared.errors import Exhausted, TidemarkError, Unavailable
 from shared.log.log import OutcomeUnknown
 from shared.log.sqlite import SqliteLog
@@ -74,7 +74,7 @@ async def test_many_commands_decided_on_top_of_a_commit_that_fails_are_decided_a
         gated_log.appending.hold(1)
         failing = ask(executor, dock())
         append = await gated_log.appending.arrival()
-        on_top = [ask(executor, load()) for _ in range(MAX_DECIDED + MAX_DECIDED_AT_ONCE)]
+        on_top = [ask(executor, load()) for _ in range(2 * MAX_DECIDED)]
         await turns()
         append.fail(Exhausted("DISK_FULL", "The disk is full"))
 

@@ -4,7 +4,7 @@ import pytest
 from google.protobuf.message import Message
 
 from command_service.aggregates.user import USER_RULES
-from command_service.executor import MAX_DECIDED_AT_ONCE
+from command_service.executor import MAX_DECIDED
 from shared.log.log import AggregateKey, CommandKey, EventLog
 from shared.personal.sealing import unseal_event
 from tests.executor.asking import KEYS, ask, done, running, turns
@@ -70,7 +70,7 @@ async def test_a_group_is_closed_when_it_has_events_enough(
 async def test_every_one_of_many_callers_gets_the_receipt_of_its_own_command(
     log: EventLog,
 ) -> None:
-    count = 2 * MAX_DECIDED_AT_ONCE + 1
+    count = 2 * MAX_DECIDED + 1
     async with running(log) as executor:
         asked = {
             number: ask(executor, command(create(f"user {number}"), number))

@@ -6,7 +6,7 @@ import pytest
 
 from command_service.arrivals import Arrivals
 from command_service.calls import Call, Pending
-from command_service.executor import MAX_DECIDED, MAX_DECIDED_AT_ONCE
+from command_service.executor import MAX_DECIDED
 from shared.errors import Exhausted
 from tests.executor.asking import ask, running, turns, within
 from tests.executor.commands import change, command, create, register
@@ -81,7 +81,7 @@ async def test_a_command_waits_for_few_of_those_that_another_tenant_has_sent_bef
 
         receipt = await within(of_one)
 
-        assert receipt.position <= 2 * (MAX_DECIDED + MAX_DECIDED_AT_ONCE)
+        assert receipt.position <= 3 * MAX_DECIDED
         assert len(await within(of_crowd)) == 4000
 
 

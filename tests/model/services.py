@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import shared.sqlite
-from command_service import executor
+from command_service import admission, executor
 from command_service.aggregates import RULES
 from command_service.executor import Executor
 from query_service import (
@@ -53,8 +53,10 @@ def simulate(patch: pytest.MonkeyPatch) -> None:
 
 def make_small(patch: pytest.MonkeyPatch) -> None:
     """Has a few events reach every bound that it takes thousands to reach."""
-    patch.setattr(executor, "MAX_DECIDED_AT_ONCE", 3)
     patch.setattr(executor, "MAX_DECIDED", 3)
+    patch.setattr(executor, "MAX_DECIDED_OF_SEVERAL", 2)
+    patch.setattr(executor, "QUIET_TURNS", 2)
+    patch.setattr(admission, "PLACES", 2)
     patch.setattr(executor, "MAX_GROUP_EVENTS", 4)
     patch.setattr(indexing, "INDEX_EVENTS", 5)
     patch.setattr(newest, "MAX_BYTES", 1500)

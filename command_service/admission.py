@@ -1,0 +1,122 @@
+"""Whose call goes on now, while several tenants call.
+
+A call is answered in many steps, which gRPC and the event loop take first come, first served. With
+hundreds of a tenant's calls under way, each step of another's waits for a step of all of those; so
+does its very beginning, since gRPC hands over one call after the other. So, while several tenants
+call, only a few calls are under way. The others wait here, where they cost nothing, and the tenants
+take turns.
+"""
+
+import asyncio
+from collections import Counter, OrderedDict, deque
+from types import TracebackType
+
+PLACES = 8
+"""Calls under way while several tenants call. With twice as many the service does a fifth more, and
+has a new call wait twice as long."""
+
+CONTESTED_S = 10.0
+"""For how long several tenants call: from a call of another tenant than the call before."""
+
+
+class Admission:
+    """See the module's description. A tenant with no call here goes on at once."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._under_way: Counter[str] = Counter()
+        self._places = PLACES
+        self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        self._all_waiting = 0
+        self._latest: str | None = None
+        self._contested_until = 0.0
+
+    def one(self, tenant_id: str) -> "One":
+        """A call that is under way for the length of a block."""
+        return One(self, tenant_id)
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait."""
+        return self._all_waiting
+
+    def waiting_of(self, tenant_id: str) -> int:
+        """Those of a tenant."""
+        return len(self._waiting.get(tenant_id, ()))
+
+    @property
+    def is_contested(self) -> bool:
+        """Whether several tenants call."""
+        return self._loop.time() < self._contested_until
+
+    def note(self, tenant_id: str) -> None:
+        """Notes that a tenant calls."""
+        if tenant_id != self._latest:
+            if self._latest is not None:
+                self._contested_until = self._loop.time() + CONTESTED_S
+            self._latest = tenant_id
+
+    async def enter(self, tenant_id: str) -> None:
+        """Returns when a call may go on."""
+        self.note(tenant_id)
+        if tenant_id not in self._waiting and self._may_go_on(tenant_id):
+            self._go_on(tenant_id)
+            return
+        turn = self._loop.create_future()
+        self._waiting.setdefault(tenant_id, deque()).append(turn)
+        self._all_waiting += 1
+        try:
+            await turn
+        except asyncio.CancelledError:
+            # It may have come to its turn before it was cancelled.
+            if not turn.cancelled():
+                self.leave(tenant_id)
+            raise
+
+    def leave(self, tenant_id: str) -> None:
+        """Notes that a call has ended, and has others go on."""
+        self._places += 1
+        self._under_way[tenant_id] -= 1
+        if not self._under_way[tenant_id]:
+            del self._under_way[tenant_id]
+        while self._waiting:
+            tenant_id, turns = next(iter(self._waiting.items()))
+            if not self._may_go_on(tenant_id):
+                return
+            turn = turns.popleft()
+            self._all_waiting -= 1
+            if turns:
+                self._waiting.move_to_end(tenant_id)
+            else:
+                del self._waiting[tenant_id]
+            if not turn.done():
+                self._go_on(tenant_id)
+                turn.set_result(None)
+
+    def _may_go_on(self, tenant_id: str) -> bool:
+        return self._places > 0 or tenant_id not in self._under_way or not self.is_contested
+
+    def _go_on(self, tenant_id: str) -> None:
+        self._places -= 1
+        self._under_way[tenant_id] += 1
+
+
+class One:
+    """A call under way. A context manager of its own: every call enters one."""
+
+    __slots__ = ("_admission", "_tenant_id")
+
+    def __init__(self, admission: Admission, tenant_id: str) -> None:
+        self._admission = admission
+        self._tenant_id = tenant_id
+
+    async def __aenter__(self) -> None:
+        await self._admission.enter(self._tenant_id)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._admission.leave(self._tenant_id)
