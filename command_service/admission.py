@@ -79,19 +79,23 @@ class Admission:
         self._under_way[tenant_id] -= 1
         if not self._under_way[tenant_id]:
             del self._under_way[tenant_id]
-        while self._waiting:
-            tenant_id, turns = next(iter(self._waiting.items()))
-            if not self._may_go_on(tenant_id):
-                return
+            # It has no call under way, so it need not wait.
+            self._call_up(tenant_id)
+        while self._waiting and self._may_go_on(first := next(iter(self._waiting))):
+            self._call_up(first)
+
+    def _call_up(self, tenant_id: str) -> None:
+        """Has the first of a tenant's waiting calls go on, if there is one."""
+        turns = self._waiting.pop(tenant_id, deque())
+        while turns:
             turn = turns.popleft()
             self._all_waiting -= 1
-            if turns:
-                self._waiting.move_to_end(tenant_id)
-            else:
-                del self._waiting[tenant_id]
             if not turn.done():
                 self._go_on(tenant_id)
                 turn.set_result(None)
+                break
+        if turns:
+            self._waiting[tenant_id] = turns
 
     def _may_go_on(self, tenant_id: str) -> bool:
         return self._places > 0 or tenant_id not in self._under_way or not self.is_contested

@@ -7,8 +7,8 @@ minutes after it was asked for: who is cut off is not to read for ever what othe
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Coroutine, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import grpc
 
@@ -38,6 +38,8 @@ MAX_KEPT = 50_000
 LATELY_NS = 3600 * 1_000_000_000
 """Who was erased longer ago than that has no key at the upstream any more: there it is destroyed
 within seconds, or at its next start before it answers."""
+
+T = TypeVar("T")
 
 Connection = tuple[grpc.aio.Channel, Metadata]
 
@@ -73,6 +75,7 @@ class UpstreamKeys:
         self._position: int | None = None
         self._connection: Connection | None = None
         self._connecting = asyncio.Lock()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._outage = Outage("keys_unavailable", upstream=upstream.upstream)
 
     async def find(self, aggregates: Collection[AggregateKey]) -> Keys:
@@ -99,6 +102,8 @@ class UpstreamKeys:
         self._kept.clear()
         if self._connection is not None:
             await self._connection[0].close()
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _find_upstream(self, aggregates: Sequence[AggregateKey]) -> Keys:
         keys = await self._ask(aggregates)
@@ -143,9 +148,15 @@ class UpstreamKeys:
     async def _ask(self, aggregates: Sequence[AggregateKey]) -> dict[AggregateKey, bytes]:
         """What the upstream has of keys.
 
+        It is asked to the end though the caller gives up first: only so is a connection found out
+        that is dead.
+
         Raises:
             Unavailable: KEYS_UNAVAILABLE.
         """
+        return await asyncio.shield(self._start(self._ask_upstream(aggregates)))
+
+    async def _ask_upstream(self, aggregates: Sequence[AggregateKey]) -> dict[AggregateKey, bytes]:
         try:
             keys = await self._ask_for(*aggregates[0][:2], [each[2] for each in aggregates])
         except (grpc.aio.AioRpcError, OSError, Misconfigured) as error:
@@ -171,16 +182,28 @@ class UpstreamKeys:
         try:
             response = await get_keys(request, metadata=metadata, timeout=ANSWER_S)
         except grpc.aio.AioRpcError:
-            await self._disconnect(connection)
+            self._disconnect(connection)
             raise
         return {
             AggregateKey(tenant_id, aggregate_type, each.aggregate_id): each.key
             for each in response.keys
         }
 
-    async def _disconnect(self, connection: Connection) -> None:
+    def _disconnect(self, connection: Connection) -> None:
         """Has the next call make a connection anew, with credentials as they are then."""
         if self._connection is connection:
             self._connection = None
             # Others may still wait for an answer on it.
-            await connection[0].close(ANSWER_S)
+            self._start(connection[0].close(ANSWER_S))
+
+    def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            # The operator has been told; a caller may be, who may be gone.
+            task.exception()

@@ -1,13 +1,14 @@
+import asyncio
 from uuid import UUID
 
 import pytest
 from google.protobuf.message import Message
 
 from command_service.aggregates.user import USER_RULES
-from command_service.executor import MAX_DECIDED
+from command_service.executor import MAX_DECIDED, QUIET_TURNS
 from shared.log.log import AggregateKey, CommandKey, EventLog
 from shared.personal.sealing import unseal_event
-from tests.executor.asking import KEYS, ask, done, running, turns
+from tests.executor.asking import KEYS, Asked, ask, done, running, turns
 from tests.executor.commands import (
     TENANT,
     change,
@@ -48,6 +49,35 @@ async def test_commands_that_arrive_during_an_append_are_appended_as_one(
         receipts = [await asked.receipt() for asked in (first, *others)]
         assert [receipt.position for receipt in receipts] == list(range(1, 22))
         assert [len(commits) for commits in gated_log.appends] == [1, 20]
+
+
+async def test_commands_that_come_a_few_turns_of_the_event_loop_apart_are_appended_as_one(
+    gated_log: GatedLog,
+) -> None:
+    async with running(gated_log) as executor:
+        others = [ask(executor, register(f"ship {number}")) for number in range(2)]
+        for number in range(2, 20):
+            for _ in range(QUIET_TURNS // 2):
+                await asyncio.sleep(0)
+            others.append(ask(executor, register(f"ship {number}")))
+
+        for asked in others:
+            await asked.receipt()
+        assert [len(commits) for commits in gated_log.appends] == [20]
+
+
+async def test_commands_that_keep_coming_are_decided_after_a_while(
+    gated_log: GatedLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("command_service.executor.LONGEST_GATHERING_S", 0.0)
+    async with running(gated_log) as executor:
+        first = [ask(executor, register(f"first {number}")) for number in range(2)]
+        others: list[Asked] = []
+        while not all(asked.is_answered for asked in first):
+            others.append(ask(executor, register(f"ship {len(others)}")))
+            await asyncio.sleep(0)
+
+        assert len(others) < 2 * QUIET_TURNS
 
 
 async def test_a_lone_command_is_appended_without_waiting_for_another(gated_log: GatedLog) -> None:

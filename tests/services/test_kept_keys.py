@@ -1,8 +1,9 @@
 """How long a query service keeps what it was given to decrypt with."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from types import SimpleNamespace
 
 import grpc
@@ -13,11 +14,12 @@ from shared.aggregates.user import USER
 from shared.errors import DataLoss, Unavailable
 from shared.log.log import Commit
 from shared.log.memory import MemoryLog
-from shared.personal.sealing import DESTROYED, KEY_BYTES
+from shared.personal.sealing import DESTROYED, KEY_BYTES, Keys
 from shared.security.upstream import Upstream
 from tests.log.builders import event, user
 from tests.services.commanding import of, send
 from tests.services.deployment import Deployment, reason_of
+from tests.torture.proxy import Mode, Proxy
 from tidemark.v1.personal_pb2 import GetKeysRequest
 from tidemark.v1.user_pb2 import CreateUser, EraseUser, UserCreated, UserErased
 
@@ -30,7 +32,14 @@ CREATE = CreateUser(username="Ada")
 @asynccontextmanager
 async def keys_from(deployed: Deployment, copy: MemoryLog) -> AsyncIterator[UpstreamKeys]:
     """Those of a query service with a copy of the log that the test says everything of."""
-    keys = UpstreamKeys(Upstream(upstream=deployed.command.address), copy, [USER])
+    async with keys_of(deployed.command.address, copy) as keys:
+        yield keys
+
+
+@asynccontextmanager
+async def keys_of(upstream: str, copy: MemoryLog) -> AsyncIterator[UpstreamKeys]:
+    """The same, from a service at an address."""
+    keys = UpstreamKeys(Upstream(upstream=upstream), copy, [USER])
     try:
         yield keys
     finally:
@@ -50,6 +59,34 @@ async def test_a_key_is_kept_for_a_while_and_no_longer(
         monkeypatch.setattr("query_service.keys.time", SimpleNamespace(monotonic=lambda: later))
         with pytest.raises(Unavailable, match="KEYS_UNAVAILABLE"):
             await keys.find([ADA])
+
+
+async def test_a_connection_that_is_dead_is_given_up_though_no_caller_waits_for_so_long(
+    own: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("query_service.keys.ANSWER_S", 0.5)
+    others = [user(f"other {number}", "default") for number in range(2)]
+    for each in (ADA, *others):
+        await send(own.commands, of(each.aggregate_id, CREATE))
+    async with (
+        Proxy.to(own.command.address) as proxy,
+        keys_of(proxy.address, MemoryLog()) as keys,
+    ):
+        await keys.find([ADA])
+        proxy.set(Mode.SILENT)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await keys.find(others)
+        proxy.set(Mode.PASS)
+
+        found: Keys = {}
+        async with asyncio.timeout(10):
+            while not found:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(0.05):
+                        found = await keys.find(others)
+
+        assert found.keys() == set(others)
 
 
 async def test_a_key_is_gone_when_the_copy_of_the_log_says_that_it_was_destroyed(
