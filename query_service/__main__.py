@@ -107,10 +107,11 @@ async def _serve(
         log = await SqliteLog.open(folder / "log.db", synchronous="NORMAL", with_receipts=False)
         open_files.push_async_callback(log.close)
         on_fault = partial(server.set_health, [READY, EVENT_LOG_SERVICE.full_name], False)
-        replica = Replica(log, upstream, on_fault)
         aggregates = [projection.aggregate for projection in PROJECTIONS]
         keys = UpstreamKeys(upstream, log, aggregates)
         open_files.push_async_callback(keys.close)
+        # Where one connection has died, the other has most likely, too.
+        replica = Replica(log, upstream, on_fault, keys.disconnect)
         unsealing = Unsealing(keys, aggregates)
         projectors = []
         for projection in PROJECTIONS:

@@ -97,6 +97,14 @@ class UpstreamKeys:
         wanted = keys_wanted(request, call.tenant_id, self._kinds)
         return keys_response(await self._ask(wanted) if wanted else {})
 
+    def disconnect(self) -> None:
+        """Has the next call make a connection anew, with credentials as they are then."""
+        if self._connection is not None:
+            channel, _ = self._connection
+            self._connection = None
+            # Others may still wait for an answer on it.
+            self._start(channel.close(ANSWER_S))
+
     async def close(self) -> None:
         """Closes the connection, and keeps nothing."""
         self._kept.clear()
@@ -182,19 +190,13 @@ class UpstreamKeys:
         try:
             response = await get_keys(request, metadata=metadata, timeout=ANSWER_S)
         except grpc.aio.AioRpcError:
-            self._disconnect(connection)
+            if self._connection is connection:
+                self.disconnect()
             raise
         return {
             AggregateKey(tenant_id, aggregate_type, each.aggregate_id): each.key
             for each in response.keys
         }
-
-    def _disconnect(self, connection: Connection) -> None:
-        """Has the next call make a connection anew, with credentials as they are then."""
-        if self._connection is connection:
-            self._connection = None
-            # Others may still wait for an answer on it.
-            self._start(connection[0].close(ANSWER_S))
 
     def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(work)

@@ -36,14 +36,20 @@ class Replica:
         log: the copy.
         upstream: the command service, or a query service.
         on_fault: told when following has to stop because the two logs are not the same.
+        on_lost: told when the connection to the upstream has been lost.
     """
 
     def __init__(
-        self, log: EventLog, upstream: Upstream, on_fault: Callable[[], Awaitable[None]]
+        self,
+        log: EventLog,
+        upstream: Upstream,
+        on_fault: Callable[[], Awaitable[None]],
+        on_lost: Callable[[], None] = lambda: None,
     ) -> None:
         self._log = log
         self._upstream = upstream
         self._on_fault = on_fault
+        self._on_lost = on_lost
         self._origin = Origin(0, 0)
         self._outage = Outage("copy_failed")
         self._first_head = 0
@@ -96,7 +102,9 @@ class Replica:
 
     async def _follow(self) -> None:
         inbox = _Inbox(self._log.head)
-        reader = asyncio.create_task(inbox.fill(self._upstream), name="read upstream")
+        reader = asyncio.create_task(
+            inbox.fill(self._upstream, self._on_lost), name="read upstream"
+        )
         try:
             while responses := await inbox.take():
                 checkpoint = responses[-1].checkpoint
@@ -152,7 +160,7 @@ class _Inbox:
         self._has_some = asyncio.Event()
         self._has_room = asyncio.Event()
 
-    async def fill(self, upstream: Upstream) -> None:
+    async def fill(self, upstream: Upstream, on_lost: Callable[[], None]) -> None:
         """Follows an upstream from the head.
 
         Raises:
@@ -160,7 +168,7 @@ class _Inbox:
         """
         try:
             # After a cut it goes on from what has come, which will be copied.
-            async with aclosing(follow(upstream, lambda: self._head)) as responses:
+            async with aclosing(follow(upstream, lambda: self._head, on_lost)) as responses:
                 async for response in responses:
                     self._add(response)
                     if self._count >= MAX_GATHERED_EVENTS or self._bytes >= MAX_GATHERED_BYTES:

@@ -34,13 +34,16 @@ logger = structlog.get_logger(__name__)
 
 
 async def follow(
-    upstream: Upstream, resume_from: Callable[[], Head]
+    upstream: Upstream,
+    resume_from: Callable[[], Head],
+    on_lost: Callable[[], None] = lambda: None,
 ) -> AsyncGenerator[StoredSubscribeResponse, None]:
     """The whole log of another service, for every tenant, as it grows.
 
     Args:
         upstream: a service that serves EventLogService.
         resume_from: what the reader has, asked whenever a connection is made.
+        on_lost: told when a connection has been lost.
 
     Raises:
         DataLoss: LOG_DIVERGED: the log there is not the one that was read up to here. Reading on
@@ -51,6 +54,7 @@ async def follow(
 
     def lost(reason: str, why: str) -> None:
         UPSTREAM_LOST.labels(reason).inc()
+        on_lost()
         outage.failed(reason, level=logging.WARNING, why=why)
 
     while True:

@@ -8,7 +8,6 @@ from command_service.keys.store import MAX_PAGE_KEYS, KeyCheckpoint
 from shared.errors import DataLoss
 from shared.log.log import AggregateKey
 from shared.log.postgres.connecting import (
-    ANSWER_S,
     CLOSE_S,
     Connection,
     Database,
@@ -20,6 +19,10 @@ from shared.log.postgres.schema import ATTEMPTS
 from shared.personal.sealing import DESTROYED, Keys, new_key
 
 CONNECTIONS = 2
+
+ANSWER_S = 2.0
+"""For a statement. The log's database may have had to be waited for before: when both are silent,
+a command is kept waiting for one after the other."""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS personal_keys (
