@@ -15,6 +15,10 @@ PLACES = 8
 """Calls under way while several tenants call. With twice as many the service does a fifth more, and
 has a new call wait twice as long."""
 
+QUICK_COMMIT_S = 0.003
+"""A commit that takes longer keeps calls under way that give the service nothing to do; so there
+may be more of them, by as much as it takes longer."""
+
 CONTESTED_S = 10.0
 """For how long several tenants call: from a call of another tenant than the call before."""
 
@@ -25,7 +29,8 @@ class Admission:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._under_way: Counter[str] = Counter()
-        self._places = PLACES
+        self._commit_s = QUICK_COMMIT_S
+        self._all_under_way = 0
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
         self._all_waiting = 0
         self._latest: str | None = None
@@ -48,6 +53,15 @@ class Admission:
     def is_contested(self) -> bool:
         """Whether several tenants call."""
         return self._loop.time() < self._contested_until
+
+    @property
+    def slowness(self) -> float:
+        """How many quick commits a commit lately took, at least 1."""
+        return max(self._commit_s / QUICK_COMMIT_S, 1.0)
+
+    def committed_in(self, seconds: float) -> None:
+        """Notes how long a commit took."""
+        self._commit_s += (seconds - self._commit_s) / 8
 
     def note(self, tenant_id: str) -> None:
         """Notes that a tenant calls."""
@@ -75,7 +89,7 @@ class Admission:
 
     def leave(self, tenant_id: str) -> None:
         """Notes that a call has ended, and has others go on."""
-        self._places += 1
+        self._all_under_way -= 1
         self._under_way[tenant_id] -= 1
         if not self._under_way[tenant_id]:
             del self._under_way[tenant_id]
@@ -98,10 +112,14 @@ class Admission:
             self._waiting[tenant_id] = turns
 
     def _may_go_on(self, tenant_id: str) -> bool:
-        return self._places > 0 or tenant_id not in self._under_way or not self.is_contested
+        return (
+            self._all_under_way < PLACES * self.slowness
+            or tenant_id not in self._under_way
+            or not self.is_contested
+        )
 
     def _go_on(self, tenant_id: str) -> None:
-        self._places -= 1
+        self._all_under_way += 1
         self._under_way[tenant_id] += 1
 
 

@@ -56,7 +56,7 @@ MAX_DECIDED = 256
 before whatever another tenant sends. Enough of them that a commit costs little beside them."""
 
 MAX_DECIDED_OF_SEVERAL = 32
-"""The same while several tenants call."""
+"""The same while several tenants call and a commit is quick: see `Admission`."""
 
 MAX_GROUP_EVENTS = 4096
 """Events in one transaction, at which it is closed."""
@@ -263,7 +263,9 @@ class Executor:
 
     @property
     def _max_decided(self) -> int:
-        return MAX_DECIDED_OF_SEVERAL if self._admission.is_contested else MAX_DECIDED
+        if not self._admission.is_contested:
+            return MAX_DECIDED
+        return min(int(MAX_DECIDED_OF_SEVERAL * self._admission.slowness), MAX_DECIDED)
 
     async def _load(self, batch: Sequence[Pending]) -> "_Loaded":
         """Reads what the batch needs and memory does not have: receipts, keys, and aggregates."""
@@ -483,6 +485,7 @@ class Executor:
         begun = measuring.now()
         try:
             outcomes = await self._log.append(commits)
+            self._admission.committed_in(measuring.now() - begun)
         except TidemarkError as error:
             measuring.failed(error)
             self._outage.failed(error.reason, exc_info=error)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from command_service.admission import CONTESTED_S, PLACES, Admission
+from command_service.admission import CONTESTED_S, PLACES, QUICK_COMMIT_S, Admission
 from tests.executor.asking import turns
 
 
@@ -119,6 +119,19 @@ async def test_those_who_wait_go_on_once_a_tenant_has_been_alone_for_a_while(
         await turns()
 
         assert under_way(callers) == {"crowd": 100}
+
+
+async def test_the_longer_a_commit_takes_the_more_calls_are_under_way() -> None:
+    admission = Admission()
+    for _ in range(100):
+        admission.committed_in(3 * QUICK_COMMIT_S)
+    async with calling(admission, "one", *(["crowd"] * 100)) as callers:
+        assert under_way(callers) == {"one": 1, "crowd": 3 * PLACES - 1}
+
+    for _ in range(100):
+        admission.committed_in(QUICK_COMMIT_S / 10)
+    async with calling(admission, "one", *(["crowd"] * 100)) as callers:
+        assert under_way(callers) == {"one": 1, "crowd": PLACES - 1}
 
 
 async def test_who_hangs_up_while_waiting_takes_no_place() -> None:

@@ -52,8 +52,9 @@ async def test_commands_that_arrive_during_an_append_are_appended_as_one(
 
 
 async def test_commands_that_come_a_few_turns_of_the_event_loop_apart_are_appended_as_one(
-    gated_log: GatedLog,
+    gated_log: GatedLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("command_service.executor.LONGEST_GATHERING_S", 60.0)
     async with running(gated_log) as executor:
         others = [ask(executor, register(f"ship {number}")) for number in range(2)]
         for number in range(2, 20):
