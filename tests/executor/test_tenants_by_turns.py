@@ -119,3 +119,22 @@ async def test_a_tenants_stream_waits_for_room_of_its_own(exclusive_log: GatedLo
         append.let_go()
         await within(waiting)
         await within(executor.room("acme", 1000))
+
+
+async def test_calls_that_wait_for_their_turn_are_in_flight(exclusive_log: GatedLog) -> None:
+    async with running(exclusive_log, max_per_tenant=20) as executor:
+        exclusive_log.appending.hold(1)
+        of_one = ask(executor, command(create("0"), tenant_id="one"))
+        append = await exclusive_log.appending.arrival()
+        crowd = [ask(executor, create(f"{number}")) for number in range(20)]
+        await turns()
+
+        assert executor.in_flight == 1 + 20
+        with pytest.raises(Exhausted) as turned_away:
+            await within(executor.execute(command(create("20"))))
+        append.let_go()
+
+        assert turned_away.value.metadata == {"limit": "20"}
+        assert (await of_one.receipt()).version == 1
+        assert [(await each.receipt()).version for each in crowd] == [1] * 20
+        assert executor.in_flight == 0
