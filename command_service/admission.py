@@ -3,12 +3,12 @@
 A call is answered in many steps, which gRPC and the event loop take first come, first served. With
 hundreds of a tenant's calls under way, each step of another's waits for a step of all of those; so
 does its very beginning, since gRPC hands over one call after the other. So, while several tenants
-call, only a few calls are under way. The others wait here, where they cost nothing, and the tenants
-take turns.
+call, only a few calls are under way, at least one of each tenant. The others wait here, where they
+cost nothing; next is the tenant that has the fewest under way.
 """
 
 import asyncio
-from collections import Counter, OrderedDict, deque
+from collections import Counter
 from types import TracebackType
 
 PLACES = 8
@@ -18,6 +18,9 @@ has a new call wait twice as long."""
 QUICK_COMMIT_S = 0.003
 """A commit that takes longer keeps calls under way that give the service nothing to do; so there
 may be more of them, by as much as it takes longer."""
+
+MAX_SLOWNESS = 8.0
+"""Beyond, it is a database that does not answer."""
 
 CONTESTED_S = 10.0
 """For how long several tenants call: from a call of another tenant than the call before."""
@@ -31,7 +34,8 @@ class Admission:
         self._under_way: Counter[str] = Counter()
         self._commit_s = QUICK_COMMIT_S
         self._all_under_way = 0
-        self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        self._waiting: dict[str, dict[asyncio.Future[None], None]] = {}
+        """By tenant, in the order in which they came; sets have none."""
         self._all_waiting = 0
         self._latest: str | None = None
         self._contested_until = 0.0
@@ -56,11 +60,11 @@ class Admission:
 
     @property
     def slowness(self) -> float:
-        """How many quick commits a commit lately took, at least 1."""
-        return max(self._commit_s / QUICK_COMMIT_S, 1.0)
+        """How many quick commits a commit lately took, 1 to MAX_SLOWNESS."""
+        return min(max(self._commit_s / QUICK_COMMIT_S, 1.0), MAX_SLOWNESS)
 
     def committed_in(self, seconds: float) -> None:
-        """Notes how long a commit took."""
+        """Notes how long the log has been waited for, to read what commands need and to commit."""
         self._commit_s += (seconds - self._commit_s) / 8
 
     def note(self, tenant_id: str) -> None:
@@ -77,13 +81,15 @@ class Admission:
             self._go_on(tenant_id)
             return
         turn = self._loop.create_future()
-        self._waiting.setdefault(tenant_id, deque()).append(turn)
+        self._waiting.setdefault(tenant_id, {})[turn] = None
         self._all_waiting += 1
         try:
             await turn
         except asyncio.CancelledError:
             # It may have come to its turn before it was cancelled.
-            if not turn.cancelled():
+            if turn.cancelled():
+                self._withdraw(tenant_id, turn)
+            else:
                 self.leave(tenant_id)
             raise
 
@@ -95,21 +101,30 @@ class Admission:
             del self._under_way[tenant_id]
             # It has no call under way, so it need not wait.
             self._call_up(tenant_id)
-        while self._waiting and self._may_go_on(first := next(iter(self._waiting))):
-            self._call_up(first)
+        while self._waiting:
+            next_one = min(self._waiting, key=self._under_way.__getitem__)
+            if not self._may_go_on(next_one):
+                return
+            self._call_up(next_one)
 
     def _call_up(self, tenant_id: str) -> None:
         """Has the first of a tenant's waiting calls go on, if there is one."""
-        turns = self._waiting.pop(tenant_id, deque())
-        while turns:
-            turn = turns.popleft()
-            self._all_waiting -= 1
+        while turns := self._waiting.get(tenant_id):
+            turn = next(iter(turns))
+            self._withdraw(tenant_id, turn)
             if not turn.done():
                 self._go_on(tenant_id)
                 turn.set_result(None)
-                break
-        if turns:
-            self._waiting[tenant_id] = turns
+                return
+
+    def _withdraw(self, tenant_id: str, turn: asyncio.Future[None]) -> None:
+        """Takes a call out of those that wait; the tenant comes behind others that have as many."""
+        turns = self._waiting.get(tenant_id, {})
+        if turn in turns:
+            del turns[turn], self._waiting[tenant_id]
+            self._all_waiting -= 1
+            if turns:
+                self._waiting[tenant_id] = turns
 
     def _may_go_on(self, tenant_id: str) -> bool:
         return (

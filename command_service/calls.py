@@ -1,7 +1,6 @@
 """What the executor is asked, from its arrival to its answer."""
 
 import asyncio
-import time
 
 from command_service.command import Command
 from command_service.live import LiveAggregate
@@ -30,14 +29,14 @@ class CommandStream:
 class Call:
     """Commands that are answered together."""
 
-    __slots__ = ("answers", "done", "missing", "stream", "submitted_at")
+    __slots__ = ("answers", "asked_at", "done", "missing", "stream")
 
-    def __init__(self, count: int, stream: CommandStream | None) -> None:
+    def __init__(self, count: int, stream: CommandStream | None, asked_at: float) -> None:
         self.answers: list[Answer | None] = [None] * count
         self.missing = count
         self.done: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
         self.stream = stream or CommandStream()
-        self.submitted_at = time.perf_counter()
+        self.asked_at = asked_at
 
     @property
     def is_abandoned(self) -> bool:

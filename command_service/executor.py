@@ -127,6 +127,7 @@ class Executor:
         self._in_flight_of: Counter[str] = Counter()
         self._sequence = 0
         self._called = 0
+        self._loaded_in_s = 0.0
         self._loop = asyncio.get_running_loop()
 
     async def run(self) -> None:
@@ -172,7 +173,6 @@ class Executor:
                 known.
             Exhausted: TOO_MANY_COMMANDS: `max_in_flight` is reached, or `max_per_tenant`.
         """
-        self._called += 1
         tenant_id = command.key.tenant_id
         if self._in_flight + self._admission.waiting >= self._max_in_flight:
             raise _too_many(command, "Too many commands are in flight", self._max_in_flight)
@@ -180,8 +180,10 @@ class Executor:
         if own >= self._max_per_tenant:
             message = "Too many commands of this tenant are in flight"
             raise _too_many(command, message, self._max_per_tenant)
+        self._called += 1
+        asked_at = measuring.now()
         async with self._admission.one(tenant_id):
-            [answer] = await self.submit([command])
+            [answer] = await self._submit([command], None, asked_at)
         if isinstance(answer, TidemarkError):
             raise answer
         return answer
@@ -195,7 +197,12 @@ class Executor:
         """
         self._admission.note(commands[0].key.tenant_id)
         self._called += len(commands)
-        call = Call(len(commands), stream)
+        return self._submit(commands, stream, measuring.now())
+
+    def _submit(
+        self, commands: Sequence[Command], stream: CommandStream | None, asked_at: float
+    ) -> asyncio.Future[list[Answer]]:
+        call = Call(len(commands), stream, asked_at)
         for slot, command in enumerate(commands):
             self._sequence += 1
             self._arrived.add(Pending(command, call, slot, self._sequence))
@@ -215,10 +222,10 @@ class Executor:
             await self._has_room.wait()
 
     def _has_room_for(self, tenant_id: str, count: int) -> bool:
-        own = self._in_flight_of[tenant_id]
+        own = self._in_flight_of[tenant_id] + self._admission.waiting_of(tenant_id)
         if own and own + count > self._max_per_tenant:
             return False
-        return not self._in_flight or self._in_flight + count <= self._max_in_flight // 2
+        return not self.in_flight or self.in_flight + count <= self._max_in_flight // 2
 
     # Deciding
 
@@ -228,7 +235,9 @@ class Executor:
             self._has_arrivals.clear()
             await self._gather()
             while batch := await self._next_batch():
+                begun = measuring.now()
                 loaded = await self._load(batch)
+                self._loaded_in_s = measuring.now() - begun
                 for pending in batch:
                     self._decide(pending, loaded)
                 self._live.evict()
@@ -243,14 +252,16 @@ class Executor:
         until = self._loop.time() + LONGEST_GATHERING_S
         first = latest = self._called
         quiet_turns = 0
-        while quiet_turns < QUIET_TURNS and self._called - first < MAX_DECIDED:
+        while (
+            quiet_turns < QUIET_TURNS
+            and self._called - first < MAX_DECIDED
+            and self._loop.time() < until
+        ):
             await asyncio.sleep(0)
             quiet_turns += 1
             if self._called != latest:
                 latest = self._called
                 quiet_turns = 0
-                if self._loop.time() >= until:
-                    return
 
     async def _next_batch(self) -> list[Pending]:
         while (room := self._max_decided - len(self._decided)) <= 0:
@@ -485,11 +496,12 @@ class Executor:
         begun = measuring.now()
         try:
             outcomes = await self._log.append(commits)
-            self._admission.committed_in(measuring.now() - begun)
         except TidemarkError as error:
             measuring.failed(error)
             self._outage.failed(error.reason, exc_info=error)
             return iter([error] * len(commits))
+        finally:
+            self._admission.committed_in(self._loaded_in_s + measuring.now() - begun)
         self._outage.succeeded()
         measuring.committed(commits, outcomes, begun)
         return iter(outcomes)

@@ -26,7 +26,7 @@ def settled(pending: Pending, answer: Answer | None) -> None:
     """A command has its answer; None: its caller has gone."""
     command = pending.command
     name = command.message.DESCRIPTOR.full_name
-    seconds = now() - pending.call.submitted_at
+    seconds = now() - pending.call.asked_at
     COMMAND_SECONDS.labels(name, _outcome(command, answer)).observe(seconds)
 
 

@@ -99,7 +99,7 @@ async def _serve(
     upstream: Upstream,
     options: ServerOptions,
 ) -> None:
-    upstream.check()
+    upstream.check(insecure=options.insecure)
     async with (
         Server(listen, options) as server,
         AsyncExitStack() as open_files,

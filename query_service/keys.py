@@ -11,10 +11,11 @@ from collections.abc import Collection, Coroutine, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import grpc
+import structlog
 
 from shared.aggregates.aggregate import Aggregate
 from shared.call import Call
-from shared.errors import DataLoss, Unavailable
+from shared.errors import DataLoss, TidemarkError, Unavailable
 from shared.log.log import AggregateKey, EventFilter, EventLog
 from shared.outage import Outage
 from shared.personal.fields import erased_by, erasing_events
@@ -38,6 +39,8 @@ MAX_KEPT = 50_000
 LATELY_NS = 3600 * 1_000_000_000
 """Who was erased longer ago than that has no key at the upstream any more: there it is destroyed
 within seconds, or at its next start before it answers."""
+
+logger = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -89,13 +92,13 @@ class UpstreamKeys:
         found = dict.fromkeys(self._erased.intersection(aggregates), DESTROYED)
         found |= {each: self._kept[each].key for each in aggregates if each in self._kept}
         if missing := [each for each in aggregates if each not in found]:
-            found |= await self._find_upstream(missing)
+            found |= await self._to_the_end(self._find_upstream(missing))
         return found
 
     async def get_keys(self, request: GetKeysRequest, call: Call) -> GetKeysResponse:
         """KeyService for those who follow this service: nothing is kept on the way."""
         wanted = keys_wanted(request, call.tenant_id, self._kinds)
-        return keys_response(await self._ask(wanted) if wanted else {})
+        return keys_response(await self._to_the_end(self._ask(wanted)) if wanted else {})
 
     def disconnect(self) -> None:
         """Has the next call make a connection anew, with credentials as they are then."""
@@ -103,15 +106,16 @@ class UpstreamKeys:
             channel, _ = self._connection
             self._connection = None
             # Others may still wait for an answer on it.
-            self._start(channel.close(ANSWER_S))
+            self._start(channel.close(ANSWER_S + 1))
 
     async def close(self) -> None:
         """Closes the connection, and keeps nothing."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self._kept.clear()
         if self._connection is not None:
             await self._connection[0].close()
-        while self._tasks:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _find_upstream(self, aggregates: Sequence[AggregateKey]) -> Keys:
         keys = await self._ask(aggregates)
@@ -156,15 +160,9 @@ class UpstreamKeys:
     async def _ask(self, aggregates: Sequence[AggregateKey]) -> dict[AggregateKey, bytes]:
         """What the upstream has of keys.
 
-        It is asked to the end though the caller gives up first: only so is a connection found out
-        that is dead.
-
         Raises:
             Unavailable: KEYS_UNAVAILABLE.
         """
-        return await asyncio.shield(self._start(self._ask_upstream(aggregates)))
-
-    async def _ask_upstream(self, aggregates: Sequence[AggregateKey]) -> dict[AggregateKey, bytes]:
         try:
             keys = await self._ask_for(*aggregates[0][:2], [each[2] for each in aggregates])
         except (grpc.aio.AioRpcError, OSError, Misconfigured) as error:
@@ -198,6 +196,13 @@ class UpstreamKeys:
             for each in response.keys
         }
 
+    async def _to_the_end(self, asking: Coroutine[Any, Any, T]) -> T:
+        """Asks, and goes on with it if the caller gives up first.
+
+        Only so is a connection found out that is dead, or a key kept for whoever has little time.
+        """
+        return await asyncio.shield(self._start(asking))
+
     def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
@@ -206,6 +211,6 @@ class UpstreamKeys:
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled():
-            # The operator has been told; a caller may be, who may be gone.
-            task.exception()
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, TidemarkError):
+            logger.error("keys_not_asked", exc_info=error)

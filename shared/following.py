@@ -27,6 +27,8 @@ METHOD = "/tidemark.v1.EventLogService/Subscribe"
 SILENCE_S = 3 * HEARTBEAT_S
 """After which a stream is taken for broken."""
 
+SILENT = "SILENT"
+
 MIN_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 1.0
 
@@ -43,7 +45,7 @@ async def follow(
     Args:
         upstream: a service that serves EventLogService.
         resume_from: what the reader has, asked whenever a connection is made.
-        on_lost: told when a connection has been lost.
+        on_lost: told when a connection that was followed is lost, or one has fallen silent.
 
     Raises:
         DataLoss: LOG_DIVERGED: the log there is not the one that was read up to here. Reading on
@@ -54,7 +56,8 @@ async def follow(
 
     def lost(reason: str, why: str) -> None:
         UPSTREAM_LOST.labels(reason).inc()
-        on_lost()
+        if is_following or reason == SILENT:
+            on_lost()
         outage.failed(reason, level=logging.WARNING, why=why)
 
     while True:
@@ -73,7 +76,7 @@ async def follow(
             _raise_if_diverged(error, have)
             lost(error.code().name, error.details() or "")
         except TimeoutError:
-            lost("SILENT", f"It said nothing for {SILENCE_S} s")
+            lost(SILENT, f"It said nothing for {SILENCE_S} s")
         except (OSError, Misconfigured) as error:
             lost("CREDENTIALS", str(error))
         await asyncio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311  # no secret

@@ -5,7 +5,7 @@ As they come, bytes that do not parse are answered with UNKNOWN and leave a trac
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import grpc
@@ -17,13 +17,19 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from grpc_status import rpc_status
 
 from shared.call import Call, ServicerContext
-from shared.errors import InvalidArgument, NotFound
+from shared.errors import NotFound, TidemarkError, invalid_field
 from shared.options import ServerOptions
 from shared.rpc import parser, status_of
+from shared.security.limits import Limit
 
 HEALTH: Any = health_pb2.DESCRIPTOR.services_by_name["Health"]
 CHANNELZ: Any = channelz_pb2.DESCRIPTOR.services_by_name["Channelz"]
 REFLECTION: Any = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
+
+MAX_WATCHES = 1_000
+"""Of health, open at once; anybody may have them, so they take no other stream's place."""
+
+MAX_HEALTH_NAME_BYTES = 256
 
 Diagnostic = tuple[ServiceDescriptor, Callable[[MethodDescriptor], Any]]
 
@@ -31,8 +37,9 @@ Diagnostic = tuple[ServiceDescriptor, Callable[[MethodDescriptor], Any]]
 def health_handler(servicer: Any) -> grpc.GenericRpcHandler:
     """Handlers of what the servicer implements of health: all but List."""
     methods = HEALTH.methods_by_name
-    check = _parsing(methods["Check"], servicer.Check)
-    watch = _parsing(methods["Watch"], servicer.Watch)
+    watches = Limit("TOO_MANY_STREAMS", "open health watches", MAX_WATCHES, MAX_WATCHES)
+    check = _health(methods["Check"], servicer.Check, nullcontext)
+    watch = _health(methods["Watch"], servicer.Watch, lambda: watches.one(None))
     serialize = health_pb2.HealthCheckResponse.SerializeToString
     handlers: dict[str, Any] = {
         "Check": grpc.unary_unary_rpc_method_handler(check, response_serializer=serialize),
@@ -81,23 +88,27 @@ def methods_of_servicer(servicer: object) -> Callable[[MethodDescriptor], Any]:
     return method_of
 
 
-def _parsing(
-    method: MethodDescriptor, function: Callable[[Message, ServicerContext], Awaitable[Any]]
+def _health(
+    method: MethodDescriptor,
+    function: Callable[[Any, ServicerContext], Awaitable[Any]],
+    place: Callable[[], AbstractContextManager[None]],
 ) -> Any:
+    """A handler of health's, for which every call takes a place."""
     parse = parser(method)
 
+    def read(raw: bytes) -> Any:
+        request: Any = parse(raw)
+        if len(request.service.encode()) > MAX_HEALTH_NAME_BYTES:
+            raise invalid_field("service", f"must have at most {MAX_HEALTH_NAME_BYTES} bytes")
+        return request
+
     async def handle(raw: bytes, context: ServicerContext) -> Any:
-        async with _refusing(context):
-            request = parse(raw)
-        return await function(request, context)
+        try:
+            request = read(raw)
+            del raw
+            with place():
+                return await function(request, context)
+        except TidemarkError as error:
+            await context.abort_with_status(rpc_status.to_status(status_of(error)))
 
     return handle
-
-
-@asynccontextmanager
-async def _refusing(context: ServicerContext) -> AsyncIterator[None]:
-    """Ends the call if a request does not parse."""
-    try:
-        yield
-    except InvalidArgument as error:
-        await context.abort_with_status(rpc_status.to_status(status_of(error)))

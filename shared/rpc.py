@@ -36,7 +36,6 @@ from shared.errors import (
 from shared.outage import CallOutages
 from shared.security.authorization import Authorization, check_demands
 from shared.security.limits import Limit, LimitOptions
-from shared.security.tokens import expired
 from shared.telemetry import tracing
 from shared.telemetry.calls import counted, measured
 
@@ -229,7 +228,8 @@ class Calls:
             if call.is_cancelled or not (self.drain.is_on or call.has_expired):
                 raise
             task.uncancel()
-            status = status_of(expired() if call.has_expired else _draining())
+            identity = call.identity if call.has_expired else None
+            status = status_of(identity.expired if identity else _draining())
         except Exception:
             logger.exception("call_failed_unexpectedly", rpc=method.full_name)
             status = status_of(Internal())

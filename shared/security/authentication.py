@@ -127,7 +127,7 @@ class Authentication:
             raise Unauthenticated("CREDENTIALS_MISSING", "There is no certificate, and no token")
         identity = certificates.identity(shown[0])
         if time.time() >= identity.expires_at:
-            raise Unauthenticated("CERTIFICATE_EXPIRED", "The certificate has expired")
+            raise identity.expired
         return identity
 
     def _sources(self) -> list[Refreshed[Any]]:

@@ -113,6 +113,8 @@ class Authorization:
                 tenant_id = named_tenant(headers)
                 if tenant_id is not None:
                     identity.check_tenant(tenant_id)
+                elif not identity.tenants and demand is not Scope.ADMIN:
+                    identity.only_tenant()
         except (Unauthenticated, PermissionDenied) as error:
             self._tell(method, error)
             raise

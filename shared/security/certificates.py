@@ -51,7 +51,8 @@ class Certificates:
         identity = self.identities.value.get(owner_of(certificate))
         if identity is None:
             raise Unauthenticated("CERTIFICATE_UNKNOWN", "The certificate's owner is not known")
-        return replace(identity, expires_at=certificate.not_valid_after_utc.timestamp())
+        ends = certificate.not_valid_after_utc.timestamp()
+        return replace(identity, expires_at=ends, credentials="certificate")
 
 
 def owner_of(certificate: x509.Certificate) -> str:

@@ -4,9 +4,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from math import inf
+from typing import Literal
 
 from shared.checks import MAX_ID_BYTES, id_violations
-from shared.errors import PermissionDenied, invalid_field
+from shared.errors import PermissionDenied, Unauthenticated, invalid_field
 from shared.security.tenants import EVERY_TENANT, TENANT_HEADER
 
 MAX_TENANTS = 1000
@@ -30,6 +31,7 @@ class Identity:
         tenants: those whose data it may touch; `*` with the scope admin: every one.
         scopes: what it may do there.
         expires_at: when the credentials end, in seconds since 1970.
+        credentials: what they are: a token, or a certificate.
 
     Raises:
         ValueError: the subject or a tenant is no id.
@@ -39,6 +41,7 @@ class Identity:
     tenants: frozenset[str]
     scopes: frozenset[Scope]
     expires_at: float = inf
+    credentials: Literal["token", "certificate"] = "token"
 
     def __post_init__(self) -> None:
         for name in (self.subject, *self.tenants):
@@ -46,6 +49,12 @@ class Identity:
                 raise ValueError(f"an id has 1 to {MAX_ID_BYTES} bytes and no control characters")
         if len(self.tenants) > MAX_TENANTS:
             raise ValueError(f"there are more than {MAX_TENANTS} tenants")
+
+    @property
+    def expired(self) -> Unauthenticated:
+        """The answer once they have ended: TOKEN_EXPIRED or CERTIFICATE_EXPIRED."""
+        reason = f"{self.credentials.upper()}_EXPIRED"
+        return Unauthenticated(reason, f"The {self.credentials} has expired")
 
     def check_tenant(self, tenant_id: str) -> None:
         """Looks whether the tenant is one of its own, whether or not there is such a tenant.

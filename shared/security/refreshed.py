@@ -3,6 +3,7 @@
 import asyncio
 import http.client
 import logging
+import re
 import time
 import urllib.error
 import urllib.request
@@ -48,7 +49,8 @@ class Refreshed(Generic[Value]):
         self._read_at = float("-inf")
         self._is_wanted = asyncio.Event()
         self._changes = Changes()
-        self._outage = Outage("not_refreshed", source=source)
+        self._shown = shown(source)
+        self._outage = Outage("not_refreshed", source=self._shown)
 
     @property
     def value(self) -> Value:
@@ -65,7 +67,7 @@ class Refreshed(Generic[Value]):
         try:
             await self._refresh()
         except (OSError, ValueError, http.client.HTTPException) as error:
-            raise Misconfigured(f"{self._source}: {type(error).__name__} {error}") from error
+            raise Misconfigured(f"{self._shown}: {type(error).__name__} {error}") from error
 
     async def run(self) -> None:
         """Reads it now and then, and when somebody asks, until cancelled."""
@@ -101,6 +103,11 @@ class Refreshed(Generic[Value]):
             self._content = content
 
 
+def shown(source: str) -> str:
+    """The source without what may be secret in a URL."""
+    return re.sub("//.*@", "//", source).partition("?")[0] if "://" in source else source
+
+
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     """Where keys come from is said by the operator, and by nobody else."""
 
@@ -113,7 +120,7 @@ def _reader(source: str) -> Callable[[], bytes]:
         return lambda: _bounded(Path(source).read_bytes())
     url = urlsplit(source)
     if url.scheme != "https" and not (url.scheme == "http" and is_loopback(f"{url.hostname}:0")):
-        raise Misconfigured(f"{source} is neither a file nor an https URL")
+        raise Misconfigured(f"{shown(source)} is neither a file nor an https URL")
     opener = urllib.request.build_opener(_NoRedirect)
 
     def fetch() -> bytes:

@@ -67,7 +67,7 @@ class Tokens:
                 self._known.popitem(last=False)
         if time.time() >= identity.expires_at:
             del self._known[token]
-            raise expired()
+            raise identity.expired
         return identity
 
     async def _verified(self, token: str) -> Identity:
@@ -88,7 +88,7 @@ class Tokens:
             )
             return _identity(claims)
         except ExpiredSignatureError as error:
-            raise expired() from error
+            raise Unauthenticated("TOKEN_EXPIRED", "The token has expired") from error
         except (PyJWTError, ValueError, TypeError) as error:
             raise _invalid(type(error).__name__) from error
 
@@ -129,11 +129,6 @@ def keys_of(content: bytes) -> Keys:
     if not keys:
         raise ValueError("there is no key in it that verifies signatures")
     return keys
-
-
-def expired() -> Unauthenticated:
-    """The answer to credentials whose time is over."""
-    return Unauthenticated("TOKEN_EXPIRED", "The token has expired")
 
 
 def _identity(claims: Mapping[str, Any]) -> Identity:

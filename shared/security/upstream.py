@@ -60,8 +60,11 @@ class Upstream:
         typer.Option(envvar="TIDEMARK_UPSTREAM_TOKEN", help="File: the bearer token to show it."),
     ] = None
 
-    def check(self) -> None:
+    def check(self, *, insecure: bool = False) -> None:
         """Looks whether a connection could be tried.
+
+        Args:
+            insecure: whether the network is trusted with what is answered.
 
         Raises:
             OSError: a file cannot be read.
@@ -74,6 +77,12 @@ class Upstream:
         if self.upstream_token and not (self.upstream_ca or is_loopback(self.upstream)):
             raise Misconfigured(
                 f"A token would go to {self.upstream} in plain text: give --upstream-ca"
+            )
+        if not (insecure or self.upstream_ca or is_loopback(self.upstream)):
+            raise Misconfigured(
+                f"{self.upstream} is another machine, and without TLS its answers, keys among them,"
+                " can be read on the way: give --upstream-ca, or say --insecure if the network is"
+                " trusted"
             )
         self._credentials()
         self._metadata()

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from command_service.admission import PLACES
 from command_service.arrivals import Arrivals
 from command_service.calls import Call, Pending
 from command_service.executor import MAX_DECIDED
@@ -14,7 +15,7 @@ from tests.executor.logs import GatedLog
 
 
 def pending(tenant_id: str, sequence: int) -> Pending:
-    return Pending(command(change(), tenant_id=tenant_id), Call(1, None), 0, sequence)
+    return Pending(command(change(), tenant_id=tenant_id), Call(1, None, 0.0), 0, sequence)
 
 
 def taken(batch: list[Pending]) -> list[tuple[str, int]]:
@@ -124,17 +125,21 @@ async def test_a_tenants_stream_waits_for_room_of_its_own(exclusive_log: GatedLo
 async def test_calls_that_wait_for_their_turn_are_in_flight(exclusive_log: GatedLog) -> None:
     async with running(exclusive_log, max_per_tenant=20) as executor:
         exclusive_log.appending.hold(1)
-        of_one = ask(executor, command(create("0"), tenant_id="one"))
+        of_one = asyncio.create_task(executor.execute(command(create("0"), tenant_id="one")))
         append = await exclusive_log.appending.arrival()
-        crowd = [ask(executor, create(f"{number}")) for number in range(20)]
+        crowd = [
+            asyncio.create_task(executor.execute(command(create(f"{number}"))))
+            for number in range(20)
+        ]
         await turns()
 
         assert executor.in_flight == 1 + 20
+        assert executor.decided < PLACES
         with pytest.raises(Exhausted) as turned_away:
             await within(executor.execute(command(create("20"))))
         append.let_go()
 
         assert turned_away.value.metadata == {"limit": "20"}
-        assert (await of_one.receipt()).version == 1
-        assert [(await each.receipt()).version for each in crowd] == [1] * 20
+        assert (await within(of_one)).version == 1
+        assert [(await within(each)).version for each in crowd] == [1] * 20
         assert executor.in_flight == 0

@@ -102,6 +102,9 @@ def all_credentials(both: Secured) -> dict[str, Credentials]:
         "expired, with a good certificate": _bad(authorization(bad["expired"]), "reader"),
         "no scope": Credentials("client", authorization(issuer.token(scope=""))),
         "no tenant": _for("acme", issuer.token(scope=every, tenants=[]), (), PERMISSION_DENIED),
+        "no tenant, and none named": Credentials(
+            "client", authorization(issuer.token(scope=every, tenants=[])), {Scope.ADMIN}
+        ),
         "wrong tenant": _for("other", issuer.token(scope=every), (), PERMISSION_DENIED),
         "every tenant, not admin": _for(
             "*", issuer.token(scope="read write", tenants=["*"]), (), PERMISSION_DENIED

@@ -168,7 +168,8 @@ async def test_a_certificate_that_expires_ends_its_streams(both: Secured) -> Non
 
     both.issue("reader")
     await queries.channel.close()
-    assert ended_by.code is grpc.StatusCode.UNAUTHENTICATED
+    expired = (grpc.StatusCode.UNAUTHENTICATED, "CERTIFICATE_EXPIRED")
+    assert (ended_by.code, ended_by.reason) == expired
 
 
 async def test_a_query_service_follows_with_a_token_and_takes_a_renewed_one(

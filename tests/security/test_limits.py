@@ -7,18 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 from google.protobuf.message import Message
 from grpc import StatusCode
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from examples.dev_credentials import AUDIENCE, ISSUER, TokenIssuer, jwk_set
 from shared.call import Call
 from shared.client.stubs import Stub
+from shared.grpc_services import MAX_HEALTH_NAME_BYTES
 from shared.options import ServerOptions
 from shared.rpc import methods_of
 from shared.server import MAX_METADATA_BYTES, Server
 from tests.security.secured import authorization
 from tests.services.commanding import CALL_S, Failure, failure, rpc_error, send_all
 from tests.services.deployment import PROJECTIONS, Deployment
+from tests.services.health import HEALTH, SERVING
 from tidemark.v1.query_pb2 import (
     ListProjectionsRequest,
     ListProjectionsResponse,
@@ -51,6 +55,13 @@ class Patient:
 @asynccontextmanager
 async def served(folder: Path, **limits: Any) -> AsyncIterator[tuple[Patient, Any]]:
     """A server of this process with these limits, which asks callers who they are."""
+    async with connected(folder, **limits) as (patient, channel):
+        yield patient, Stub(channel, PROJECTIONS)
+
+
+@asynccontextmanager
+async def connected(folder: Path, **limits: Any) -> AsyncIterator[tuple[Patient, grpc.aio.Channel]]:
+    """The same, for whatever is asked of it."""
     file = folder / "jwks.json"
     file.write_text(jwk_set(ISSUED_BY))
     options = ServerOptions(jwks=str(file), token_issuer=ISSUER, token_audience=AUDIENCE, **limits)
@@ -59,7 +70,7 @@ async def served(folder: Path, **limits: Any) -> AsyncIterator[tuple[Patient, An
         server.add(PROJECTIONS, methods_of(patient))
         address = await server.start()
         async with grpc.aio.insecure_channel(address) as channel:
-            yield patient, Stub(channel, PROJECTIONS)
+            yield patient, channel
 
 
 def caller(name: str, **headers: str) -> dict[str, Any]:
@@ -176,3 +187,63 @@ async def test_a_replay_is_only_so_long_and_says_how_to_go_on(tmp_path: Path) ->
     assert {(each.code, each.reason, each.metadata["limit"]) for each in errors} == {
         (StatusCode.RESOURCE_EXHAUSTED, "REPLAY_TOO_LONG", "3")
     }
+
+
+async def test_anybody_may_watch_health_so_that_nobody_elses_streams_find_no_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.grpc_services.MAX_WATCHES", 3)
+    async with connected(tmp_path) as (_, channel):
+        health: Any = Stub(channel, HEALTH)
+        stub: Any = Stub(channel, PROJECTIONS)
+        watches = [
+            health.Watch(HealthCheckRequest(service=f"{number}"), timeout=CALL_S)
+            for number in range(3)
+        ]
+        for watch in watches:
+            await watch.read()
+
+        too_many = await failure(health.Watch(HealthCheckRequest(), timeout=CALL_S).read())
+        check = await health.Check(HealthCheckRequest(), timeout=CALL_S)
+        stream = stub.RebuildProjection(RebuildProjectionRequest(), **caller("a"))
+        await stream.read()
+        watches.pop().cancel()
+        async with asyncio.timeout(CALL_S):
+            # The server hears of that in its own time.
+            while True:
+                another = health.Watch(HealthCheckRequest(), timeout=CALL_S)
+                if await settled(another):
+                    break
+
+        for each in (*watches, another, stream):
+            each.cancel()
+    assert (too_many.code, too_many.reason) == (StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS")
+    assert too_many.metadata == {"limit": "3"}
+    assert check.status == SERVING
+
+
+async def settled(watch: Any) -> bool:
+    """Whether a health watch was let in."""
+    try:
+        await watch.read()
+    except grpc.aio.AioRpcError:
+        return False
+    return True
+
+
+async def test_health_does_not_keep_names_that_are_longer_than_any_of_its_own(
+    tmp_path: Path,
+) -> None:
+    async with connected(tmp_path) as (_, channel):
+        health: Any = Stub(channel, HEALTH)
+        longest = HealthCheckRequest(service="x" * MAX_HEALTH_NAME_BYTES)
+        too_long = HealthCheckRequest(service="x" * (MAX_HEALTH_NAME_BYTES + 1))
+
+        unknown = await health.Watch(longest, timeout=CALL_S).read()
+        watched = await failure(health.Watch(too_long, timeout=CALL_S).read())
+        checked = await failure(health.Check(too_long, timeout=CALL_S))
+
+    assert unknown.status == HealthCheckResponse.SERVICE_UNKNOWN
+    for each in (watched, checked):
+        assert each.code is StatusCode.INVALID_ARGUMENT
+        assert each.fields == ["service"]

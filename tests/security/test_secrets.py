@@ -11,10 +11,13 @@ import grpc
 import pytest
 
 from examples.dev_credentials import TokenIssuer, write_private
+from shared.log.postgres.connecting import without_password
+from shared.security.refreshed import shown as shown_source
 from tests.security.secured import Secured, authorization
 from tests.services.access import Access
 from tests.services.commanding import CALL_S, failure_of
 from tests.services.health import health_of
+from tests.telemetry.scraping import METRICS, scraped
 from tidemark.v1.command_pb2 import CommandContext
 from tidemark.v1.event_pb2 import SubscribeRequest
 from tidemark.v1.personal_pb2 import GetKeysRequest
@@ -94,7 +97,7 @@ async def test_no_secret_is_in_logs_answers_or_command_lines(tmp_path: Path) -> 
             await client.channel.close()
 
     try:
-        await both.start("--log-level", "debug", "--channelz")
+        await both.start("--log-level", "debug", "--channelz", *METRICS)
         key = await person_and_key(both, answers)
         good = both.issuer.token(scope="read write", jti=CANARY)
         header, claims, signature = good.split(".")
@@ -115,6 +118,7 @@ async def test_no_secret_is_in_logs_answers_or_command_lines(tmp_path: Path) -> 
         channel = plain.channel(both.query.address)
         answers.append(f"{await health_of(channel, '')}")
         await channel.close()
+        keys = contents(both.credentials, "*.key")
         # The services meet a key set and identities that are wrong.
         for name in ("jwks.json", "identities.toml", "server.key"):
             write_private(both.credentials / name, f'{{"keys": "{CANARY}-in-a-broken-file"}}')
@@ -122,11 +126,13 @@ async def test_no_secret_is_in_logs_answers_or_command_lines(tmp_path: Path) -> 
         with pytest.raises(grpc.aio.AioRpcError):
             await both.commands(plain).ships.Register(RegisterShip(), timeout=CALL_S)
         lines = command_lines(both)
+        logs = (tmp_path / f"{name}.log" for name in ("command", "query"))
+        answers += [f"{await scraped(log)}" for log in logs]
     finally:
         await both.stop()
 
     emitted = "\n".join([*answers, *lines, *contents(tmp_path, "*.log")])
-    keys = contents(both.credentials, "*.key")
+    assert keys
     assert "calls_refused" in emitted
     assert CANARY not in emitted
     for said_so in (key.hex(), repr(key)[2:-1], base64.b64encode(key).decode().rstrip("=")):
@@ -134,3 +140,11 @@ async def test_no_secret_is_in_logs_answers_or_command_lines(tmp_path: Path) -> 
     for secret in [*tokens, password, *keys]:
         for piece in pieces(secret):
             assert piece not in emitted
+
+
+@pytest.mark.parametrize("password", ["plain", "with?query", "with@sign", "with/slash"])
+def test_a_url_is_shown_without_what_is_secret_in_it(password: str) -> None:
+    for shown, scheme in ((without_password, "postgresql"), (shown_source, "https")):
+        url = f"{scheme}://ada:{password}@host:1/place?token={CANARY}"
+
+        assert shown(url) == f"{scheme}://host:1/place"

@@ -284,3 +284,16 @@ def test_options_of_the_upstream_that_do_not_fit_are_refused(
 
     with pytest.raises((Misconfigured, OSError), match=words):
         upstream.check()
+
+
+def test_keys_are_not_asked_of_another_machine_in_plain_text_unless_its_network_is_trusted(
+    tmp_path: Path,
+) -> None:
+    make(tmp_path)
+    plain = Upstream(upstream="commands.example:50051")
+
+    with pytest.raises(Misconfigured, match="--upstream-ca"):
+        plain.check()
+    plain.check(insecure=True)
+    Upstream(upstream="127.0.0.1:50051").check()
+    Upstream(upstream="commands.example:50051", upstream_ca=tmp_path / "ca.pem").check()

@@ -255,7 +255,8 @@ def is_well_formed(url: str) -> bool:
 
 def without_password(url: str) -> str:
     """The URL, well formed or not, as it may be shown."""
-    return re.sub("//.*@", "//", url.partition("?")[0])
+    # First, since a password that should have been escaped can have a question mark in it.
+    return re.sub("//.*@", "//", url).partition("?")[0]
 
 
 def _one_for_each_host(url: str) -> Sequence[str]:
