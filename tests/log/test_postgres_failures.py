@@ -3,8 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
+from asyncpg.pool import PoolConnectionHolder
 
 from examples.postgres import PostgresServer, postgres_server
 from shared.errors import Unavailable
@@ -298,6 +300,24 @@ async def test_a_server_that_falls_silent_is_asked_on_another_connection(
         with pytest.raises(Unavailable):
             await asyncio.wait_for(log.append([commit(ship(), 2)]), LONG_S)
         assert await log.append([commit(ship(), 2)]) == [Committed(3)]
+
+
+async def test_a_commit_is_acknowledged_though_its_connection_is_lost_right_after_the_answer(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = PoolConnectionHolder.release
+
+    async def lose(self: Any, timeout: float | None) -> None:  # noqa: ASYNC109  # asyncpg's
+        self._con.terminate()
+        await release(self, timeout)
+
+    async with opened(url) as log:
+        with monkeypatch.context() as patch:
+            patch.setattr(PoolConnectionHolder, "release", lose)
+            assert await log.append([commit(ship())]) == [Committed(1)]
+            assert len(await log.read_aggregate(ship())) == 1
+
+        assert await log.append([commit(ship(), 1)]) == [Committed(2)]
 
 
 async def test_who_reads_does_not_wait_for_a_silent_server_without_end(

@@ -208,19 +208,29 @@ async def borrowed(pool: Pool, within_s: float = 2 * READY_S) -> AsyncIterator[C
         TidemarkError: there is none in time, or what the database's own error means to a caller.
     """
     try:
-        async with pool.connections.acquire(timeout=within_s) as connection:
-            try:
-                yield connection
-                pool.database.failing.succeeded()
-            except (*LOST, asyncpg.ReadOnlySQLTransactionError):
-                with suppress(asyncpg.InterfaceError):
-                    connection.terminate()
-                await pool.database.renew()
-                raise
+        connection = await pool.connections.acquire(timeout=within_s)
+        try:
+            yield connection
+            pool.database.failing.succeeded()
+        except (*LOST, asyncpg.ReadOnlySQLTransactionError):
+            with suppress(asyncpg.InterfaceError):
+                connection.terminate()
+            await pool.database.renew()
+            raise
+        finally:
+            await _give_back(pool, connection)
     except FAILURES as error:
         reason = type(error).__name__
         pool.database.failing.failed(reason, level=logging.WARNING, why=str(error))
         raise translated(error) from error
+
+
+async def _give_back(pool: Pool, connection: Any) -> None:
+    try:
+        await pool.connections.release(connection)
+    except FAILURES as error:
+        # It was lost in this very moment; what it was borrowed for has had its answer.
+        logger.debug("connection_not_given_back", why=str(error))
 
 
 def translated(error: BaseException) -> TidemarkError:
