@@ -1,6 +1,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
-# What each RPC does; the others start, stop or break services, which is the same with security on.
+# What each RPC does, by clients that can show credentials; the other tests connect in ways of their own.
 SECURE_TESTS := smoke commands subscribe queries lists watch replay
 PROTOS := $(shell find protos -name '*.proto')
 
