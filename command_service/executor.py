@@ -235,9 +235,9 @@ class Executor:
             self._has_arrivals.clear()
             await self._gather()
             while batch := await self._next_batch():
-                begun = measuring.now()
+                begun = self._loop.time()
                 loaded = await self._load(batch)
-                self._loaded_in_s = measuring.now() - begun
+                self._loaded_in_s = self._loop.time() - begun
                 for pending in batch:
                     self._decide(pending, loaded)
                 self._live.evict()
@@ -493,7 +493,7 @@ class Executor:
     async def _append(self, commits: Sequence[Commit]) -> Iterator[Outcome | TidemarkError]:
         if not commits:
             return iter(())
-        begun = measuring.now()
+        begun, begun_at = measuring.now(), self._loop.time()
         try:
             outcomes = await self._log.append(commits)
         except TidemarkError as error:
@@ -501,7 +501,7 @@ class Executor:
             self._outage.failed(error.reason, exc_info=error)
             return iter([error] * len(commits))
         finally:
-            self._admission.committed_in(self._loaded_in_s + measuring.now() - begun)
+            self._admission.committed_in(self._loaded_in_s + self._loop.time() - begun_at)
         self._outage.succeeded()
         measuring.committed(commits, outcomes, begun)
         return iter(outcomes)
