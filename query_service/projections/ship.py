@@ -31,7 +31,6 @@ from tidemark.v1.ship_pb2 import (
     Port,
     PortCargo,
     Ship,
-    ShipDeparted,
     ShipDocked,
     ShipStatus,
     WatchShipRequest,
@@ -56,6 +55,8 @@ CREATE TABLE port_cargo (
     unloaded INTEGER NOT NULL,
     PRIMARY KEY (tenant_id, port, item)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX port_cargo_gone ON port_cargo (tenant_id)
+    WHERE aboard = 0 AND loaded = 0 AND unloaded = 0;
 """
 
 
@@ -78,32 +79,33 @@ class _Moved:
 
 
 class _Batch:
-    """What a batch of events changes, gathered first and written once."""
+    """What a batch of events changes, gathered first and written once.
+
+    What is docked, with its cargo, is counted out of its port as it was before the batch, and in as
+    it is after it: what happened in between does not matter.
+    """
 
     def __init__(self, ships: States[Ship]) -> None:
         self._ships = ships
+        self._newest: dict[tuple[str, str], Ship] = {}
         self._docked: defaultdict[_At, int] = defaultdict(int)
         self._moved: defaultdict[tuple[_At, str], _Moved] = defaultdict(_Moved)
 
     def apply(self, event: RecordedEvent) -> None:
         """Gathers what one event changes."""
-        payload = SHIP.unpack_known(event)
-        moors = isinstance(payload, ShipDocked | ShipDeparted)
-        ship = self._ships.get(event)
-        if moors and ship is not None:
-            self._moor(event.tenant_id, ship, -1)
-        ship = self._ships.fold(event)
-        if moors:
-            self._moor(event.tenant_id, ship, +1)
-        match payload:
+        tenant_id = event.tenant_id
+        tenant_and_id = tenant_id, event.aggregate_id
+        if tenant_and_id not in self._newest and (ship := self._ships.get(event)) is not None:
+            self._moor(tenant_id, ship, -1)
+        self._newest[tenant_and_id] = self._ships.fold(event)
+        match SHIP.unpack_known(event):
+            case ShipDocked(port=port):
+                # A port is known from then on, though all may have left it.
+                self._docked[_At(tenant_id, port)] += 0
             case CargoLoaded(port=port, item=item, quantity=quantity):
-                moved = self._moved[_At(event.tenant_id, port), item]
-                moved.aboard += quantity
-                moved.loaded += quantity
+                self._moved[_At(tenant_id, port), item].loaded += quantity
             case CargoUnloaded(port=port, item=item, quantity=quantity):
-                moved = self._moved[_At(event.tenant_id, port), item]
-                moved.aboard -= quantity
-                moved.unloaded += quantity
+                self._moved[_At(tenant_id, port), item].unloaded += quantity
 
     def _moor(self, tenant_id: str, ship: Ship, sign: int) -> None:
         """Counts a docked ship and its cargo in at its port (+1), or out of it (-1)."""
@@ -116,6 +118,8 @@ class _Batch:
 
     def write(self, db: sqlite3.Connection) -> None:
         """Writes it all."""
+        for (tenant_id, _), ship in self._newest.items():
+            self._moor(tenant_id, ship, +1)
         db.executemany(
             "INSERT INTO ports VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET"
             " ships_docked = ships_docked + excluded.ships_docked",
@@ -130,6 +134,8 @@ class _Batch:
                 for (at, item), moved in self._moved.items()
             ],
         )
+        # What only passed through is neither there nor was it moved there.
+        db.execute("DELETE FROM port_cargo WHERE aboard = 0 AND loaded = 0 AND unloaded = 0")
 
 
 def apply(db: sqlite3.Connection, events: Iterable[RecordedEvent], ships: States[Ship]) -> None:
@@ -236,11 +242,9 @@ def _ports(db: sqlite3.Connection, tenant_id: str, cursor: Cursor) -> tuple[list
 
 
 def _port_cargo(db: sqlite3.Connection, at: _At, cursor: Cursor) -> tuple[list[bytes], str]:
-    # What only passed through is neither here nor was moved here.
     rows = db.execute(
         "SELECT item, aboard, loaded, unloaded FROM port_cargo"
-        " WHERE tenant_id = ? AND port = ? AND item > ?"
-        " AND (aboard > 0 OR loaded > 0 OR unloaded > 0) ORDER BY item LIMIT ?",
+        " WHERE tenant_id = ? AND port = ? AND item > ? ORDER BY item LIMIT ?",
         (*at, cursor.after, cursor.size + 1),
     )
     return cursor.page(
