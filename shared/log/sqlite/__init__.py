@@ -3,10 +3,10 @@
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, TypeVar, TypeVarTuple
+from typing import TypeVar, TypeVarTuple
 
 import structlog
 
@@ -77,7 +77,7 @@ class SqliteLog:
         self._clock = clock
         # Those who look through the log leave connections to those who only look something up.
         self._scans = asyncio.Semaphore(MAX_SCANS)
-        self._writing: set[asyncio.Task[Any]] = set()
+        self._loop = asyncio.get_running_loop()
         # Only the writer's thread touches these.
         self._known = Known(tail.head, Events.of(tail.unindexed))
         self._index = index
@@ -126,11 +126,11 @@ class SqliteLog:
 
     async def append(self, commits: Sequence[Commit]) -> list[Outcome]:
         """See `EventLog.append`."""
-        return await self._undisturbed(self._write(self._append, commits))
+        return await self._write(self._append, commits)
 
     async def copy(self, records: Sequence[bytes], digest: bytes = b"") -> None:
         """See `EventLog.copy`."""
-        await self._undisturbed(self._write(Transaction.copy, records, digest))
+        await self._write(Transaction.copy, records, digest)
 
     async def read(
         self,
@@ -209,7 +209,7 @@ class SqliteLog:
 
     async def keep(self, snapshots: Mapping[AggregateKey, Snapshot]) -> None:
         """See `EventLog.keep`."""
-        await self._undisturbed(self._keep(snapshots))
+        await self._writer.run(self._keep, snapshots)
 
     async def position_at(self, time: int) -> int:
         """See `EventLog.position_at`."""
@@ -230,8 +230,7 @@ class SqliteLog:
         await self._signal.wait(after)
 
     async def close(self) -> None:
-        """See `EventLog.close`. The writer goes last: it empties the WAL."""
-        await asyncio.gather(*self._writing, return_exceptions=True)
+        """See `EventLog.close`. The writer goes last, with what is yet to be written."""
         await self._readers.close()
         try:
             await self._writer.run(self._index.add, self._known)
@@ -242,43 +241,43 @@ class SqliteLog:
             await self._writer.close()
             self._lock.release()
 
-    async def _undisturbed(self, write: Coroutine[Any, Any, T]) -> T:
-        """Lets a write end, and be known of, though its caller gives up."""
-        writing = asyncio.create_task(write)
-        self._writing.add(writing)
-        writing.add_done_callback(self._writing.discard)
-        return await asyncio.shield(writing)
-
     async def _write(
         self,
         work: Callable[[Transaction, *Arguments], T],
         *arguments: *Arguments,
     ) -> T:
-        was_indexed, written, result = await self._writer.run(self._transact, work, arguments)
-        if was_indexed:
-            self._unindexed = Unindexed()
-        self._unindexed.add(written.events)
-        self._newest.add(written.chunks)
-        self._signal.move(written.head)
-        return result
-
-    async def _keep(self, snapshots: Mapping[AggregateKey, Snapshot]) -> None:
-        await self._writer.run(self._index.keep, self._known, snapshots)
-        self._unindexed = Unindexed()
+        """Has a transaction made; it ends, and is known of, though its caller gives up."""
+        return await self._writer.run(self._transact, work, arguments)
 
     def _transact(
         self,
         db: sqlite3.Connection,
         work: Callable[[Transaction, *Arguments], T],
         arguments: tuple[*Arguments],
-    ) -> tuple[bool, Written, T]:
+    ) -> T:
         """Runs in the writer's thread."""
-        was_indexed = self._index.is_due(self._known)
-        if was_indexed:
+        if self._index.is_due(self._known):
             self._index.add(db, self._known)
+            self._loop.call_soon_threadsafe(self._forget_indexed)
         with Transaction(db, self._known) as transaction:
             result = work(transaction, *arguments)
-        return was_indexed, transaction.written, result
+        # Before whoever waits for the transaction goes on.
+        self._loop.call_soon_threadsafe(self._add, transaction.written)
+        return result
+
+    def _keep(self, db: sqlite3.Connection, snapshots: Mapping[AggregateKey, Snapshot]) -> None:
+        """Runs in the writer's thread."""
+        self._index.keep(db, self._known, snapshots)
+        self._loop.call_soon_threadsafe(self._forget_indexed)
+
+    def _forget_indexed(self) -> None:
+        """The index has everything."""
+        self._unindexed = Unindexed()
+
+    def _add(self, written: Written) -> None:
+        self._unindexed.add(written.events)
+        self._newest.add(written.chunks)
+        self._signal.move(written.head)
 
     def _append(self, transaction: Transaction, commits: Sequence[Commit]) -> list[Outcome]:
         return transaction.append(commits, self._clock())
