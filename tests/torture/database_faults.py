@@ -111,12 +111,25 @@ async def _lock_tables(stage: Stage, choose: random.Random) -> None:
     connection = await asyncpg.connect(_database(stage).server.url)
     try:
         for _ in range(2):
-            async with connection.transaction():
-                await connection.execute("LOCK TABLE log_events, log_head")
-                await asyncio.sleep(choose.uniform(2, 3))
+            while not await _are_locked_for(choose.uniform(2, 3), connection):
+                pass
             await asyncio.sleep(choose.uniform(0, 0.3))
     finally:
         await connection.close()
+
+
+async def _are_locked_for(seconds: float, connection: Any) -> bool:
+    """False: a transaction of a service has some of them, and waits for others; to be tried again.
+
+    PostgreSQL ends one of the two, after a second.
+    """
+    try:
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE log_events, log_head")
+            await asyncio.sleep(seconds)
+    except asyncpg.DeadlockDetectedError:
+        return False
+    return True
 
 
 async def _full_disk(stage: Stage, choose: random.Random) -> None:
