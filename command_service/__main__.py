@@ -118,7 +118,9 @@ def _path(log: str) -> Path:
     check_log(log, "--log")
     if not log.startswith(SQLITE):
         raise typer.BadParameter(
-            "This is for SQLite; PostgreSQL has tools of its own", param_hint="--log"
+            "This is for a log on SQLite. One on PostgreSQL: back it up with its own tools, and"
+            " verify the copy of a query service that follows it",
+            param_hint="--log",
         )
     return Path(log.removeprefix(SQLITE))
 

@@ -1,7 +1,7 @@
 """What really happened in a history: a run in which nothing went wrong proves nothing."""
 
 from bisect import bisect_left
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 
 from tests.history.commands import command_id_of, context_of, is_command
@@ -9,6 +9,11 @@ from tests.history.queries import aggregate_in, as_of_in
 from tests.history.recorded import Call, Failure, History, Replayed, Subscription, Unknown
 from tidemark.v1.command_pb2 import CommandReceipt
 from tidemark.v1.user_pb2 import DeleteUser
+
+
+def counted(history: History) -> Counter[str]:
+    """How often each kind of thing occurred; of what is no call, whether it did."""
+    return Counter(_occurrences(history))
 
 
 def missing(history: History) -> list[str]:
@@ -43,7 +48,7 @@ class _Before:
         self._tenants: defaultdict[str, set[str]] = defaultdict(set)
         self._deleted: set[tuple[str, str]] = set()
         # One after the other, as its client has them made.
-        self._rebuilds = history.rebuilds
+        self._rebuilds = [each for each in history.rebuilds if each.failure is None]
 
     def note(self, call: Call) -> None:
         """Goes on to the next call."""

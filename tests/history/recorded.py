@@ -108,6 +108,7 @@ class Subscription:
             its server had told it of before, on that very connection.
         connections: each with the responses that came on it. The first begins as it was told to,
             each later one resumes after the last checkpoint before it.
+        ends: with what they broke, those that did not end without a word.
     """
 
     client: str
@@ -117,6 +118,7 @@ class Subscription:
     from_time: Timestamp | None = None
     from_head: bool = False
     connections: list[list[Delivery]] = field(default_factory=list)
+    ends: list[Failure | Unknown] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -214,12 +216,21 @@ class Recovery:
 
 @dataclass(frozen=True, slots=True)
 class Rebuild:
-    """A projection was rebuilt, or was about to be: the queries of that time met it."""
+    """A projection was rebuilt: the queries of that time met it.
+
+    Args:
+        server: name of the service.
+        projection: which one.
+        began: when it was asked for.
+        ended: when it was done, or was not.
+        failure: why it was not; None: it was.
+    """
 
     server: str
     projection: str
     began: float
     ended: float
+    failure: Failure | Unknown | None = None
 
 
 @dataclass(slots=True)
@@ -236,4 +247,6 @@ class History:
     replicas: list[LogCopy] = field(default_factory=list)
     views: list[Views] = field(default_factory=list)
     rebuilds: list[Rebuild] = field(default_factory=list)
+    struck: tuple[float, float] = (0.0, 0.0)
+    """From when to when the fault was there."""
     recovery: Recovery = Recovery(0.0, 10.0)

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from tests.history.coverage import missing
-from tests.history.recorded import Subscription, Watch
+from tests.history.coverage import counted, missing
+from tests.history.recorded import Rebuild, Subscription, Unknown, Watch
 from tests.history.story import Story
 from tests.history.voyage import DOCK, LOAD, REGISTER, SOME_ID, voyage
 from tidemark.v1.event_pb2 import EventFilter
@@ -57,6 +57,29 @@ def test_what_is_looked_at_in_the_end_is_not_missing_before_it() -> None:
     history.replicas = [replace(history.log, server="query")]
     story.is_shown(ListShipsRequest(), ListShipsResponse(), ListShipsResponse())
     assert not kinds & set(missing(history))
+
+
+def test_a_query_during_a_rebuild_that_came_to_its_end() -> None:
+    kind = "a query during a rebuild"
+    story = Story()
+    story.says(ListShipsRequest(), ListShipsResponse())
+    [query] = story.history.calls
+    rebuild = Rebuild("query", "ships", query.invoked, query.ended)
+
+    story.history.rebuilds = [replace(rebuild, failure=Unknown("cancelled"))]
+    assert kind in missing(story.history)
+
+    story.history.rebuilds = [rebuild]
+    assert kind not in missing(story.history)
+
+
+def test_what_occurs_is_counted() -> None:
+    story = Story()
+    story.does(REGISTER)
+    story.does(REGISTER, "blue")
+
+    assert counted(story.history)["a creation"] == 2
+    assert counted(story.history)["a command for nothing"] == 0
 
 
 def test_a_subscriber_who_never_got_anything() -> None:

@@ -90,11 +90,21 @@ class SimulatedConnection(Connection):
 
     def _do(self, future: asyncio.Future[Any], function: Callable[[], Any]) -> None:
         loop = running_simulation()
-        tell: Callable[[], None]
+        said: list[Callable[[], object]] = []
+        loop.said = said
+        answer: Callable[[], None]
         try:
-            tell = partial(set_result, future, function())
+            answer = partial(set_result, future, function())
         except BaseException as error:  # noqa: BLE001  # as aiosqlite's thread does
-            tell = partial(set_exception, future, error)
+            answer = partial(set_exception, future, error)
+        finally:
+            loop.said = None
+
+        def tell() -> None:
+            for each in said:
+                each()
+            answer()
+
         self._told_at = max(self._told_at, loop.time()) + loop.delay()
         loop.call_at(self._told_at, tell)
 

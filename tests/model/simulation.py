@@ -11,6 +11,7 @@ import random
 import selectors
 from collections.abc import Callable, Coroutine
 from contextvars import Context
+from functools import partial
 from typing import Any, TypeVar, TypeVarTuple
 
 from tests.log.builders import NOON, SECOND
@@ -54,6 +55,8 @@ class Simulation(asyncio.SelectorEventLoop):
         self.clock_shift = 0
         """How wrong the wall clock is, in microseconds."""
         self.unforeseen: list[str] = []
+        self.said: list[Callable[[], object]] | None = None
+        """What the thread that is played now tells the loop meanwhile; None: none is."""
         """What should have happened to nobody."""
         self.set_exception_handler(lambda _, context: self.unforeseen.append(str(context)))
 
@@ -94,6 +97,17 @@ class Simulation(asyncio.SelectorEventLoop):
         context: Context | None = None,
     ) -> asyncio.Handle:
         return super().call_soon(_take_turn, callback, args, context=context)
+
+    def call_soon_threadsafe(
+        self,
+        callback: Callable[[*Arguments], object],
+        *args: *Arguments,
+        context: Context | None = None,
+    ) -> asyncio.Handle:
+        if self.said is None:
+            return super().call_soon_threadsafe(callback, *args, context=context)
+        self.said.append(partial(callback, *args))
+        return asyncio.Handle(callback, args, self, context)
 
     def call_at(
         self,

@@ -17,7 +17,7 @@ EXAMPLES = int(os.environ.get("EXAMPLES", "0"))
 pytestmark = pytest.mark.timeout(0 if EXAMPLES else 120)
 
 simulated = settings(
-    max_examples=EXAMPLES or 40,
+    max_examples=EXAMPLES or 60,
     stateful_step_count=40,
     derandomize=not EXAMPLES,
     deadline=None,

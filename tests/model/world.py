@@ -20,7 +20,6 @@ from shared.log.sqlite.reading import read
 from shared.log.sqlite.verifying import opened, verify_log
 from shared.security.tenants import DEFAULT_TENANT
 from shared.sqlite import snapshot
-from shared.verification import Verification
 from tests.history.timeline import AGGREGATES
 from tests.keys.memory import MemoryKeys
 from tests.model.model import Model, Sent
@@ -30,20 +29,13 @@ from tests.model.services import CommandService, QueryService, make_small, simul
 from tests.model.simulation import PATIENCE_S, Simulation
 from tests.model.subscriber import Subscriber
 from tests.model.wire import call_of
+from tests.services.operating import UNFORESEEN
+from tests.services.verifying import Findings
 from tidemark.v1.query_pb2 import RebuildProjectionRequest
 from tidemark.v1.ship_pb2 import ListPortsRequest, ListShipsRequest
 from tidemark.v1.user_pb2 import ListUsersRequest
 
 LOOK_S = 0.001
-UNFORESEEN = {
-    "call_failed_unexpectedly",
-    "command_failed",
-    "fold_failed",
-    "rebuild_failed_unexpectedly",
-    "snapshot_ignored",
-}
-"""What an operator is told only of mistakes in the program."""
-
 RECOVERY_S = 10.0
 """After the last trouble all is well again, by itself."""
 
@@ -283,7 +275,7 @@ class World:
                 assert answer.startswith("List"), answer
 
     def _verify(self) -> None:
-        findings = _Findings()
+        findings = Findings()
         with opened(self._log_path()) as db:
             verify_log(db, AGGREGATES.values(), findings)
         verify_store(self.query.process.folder, findings)
@@ -300,17 +292,6 @@ class World:
             if not db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'chunks'").fetchone():
                 return []
             return read(db, 0, 2**31, 2**31, EVERYTHING).records
-
-
-class _Findings(Verification):
-    """Keeps what is found, and tells nobody."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sentences: list[str] = []
-
-    def find(self, sentence: str) -> None:
-        self.sentences.append(sentence)
 
 
 def _first(folder: Path) -> Process:

@@ -9,6 +9,15 @@ from pathlib import Path
 PATIENCE_S = 60.0
 VERIFIED = re.compile(r"([\d,]+) events?, .* verified, 0 findings\n")
 
+UNFORESEEN = {
+    "call_failed_unexpectedly",
+    "command_failed",
+    "fold_failed",
+    "rebuild_failed_unexpectedly",
+    "snapshot_ignored",
+}
+"""What an operator is told only of mistakes in the program."""
+
 
 @dataclass(frozen=True)
 class Ended:

@@ -86,7 +86,7 @@ def _folder(fault: str, seed: int) -> Path:
 async def _play_all(faults: Sequence[Fault], seeds: Sequence[int], jobs: int) -> list[Verdict]:
     room = asyncio.Semaphore(jobs)
     possible = [fault for fault in faults if not fault.reason_it_cannot()]
-    await asyncio.to_thread(_clear)
+    await asyncio.to_thread(_clear, possible, seeds)
     with Progress(
         TextColumn("torture"),
         BarColumn(),
@@ -116,9 +116,14 @@ def _keep(verdict: Verdict) -> None:
         shutil.rmtree(_folder(verdict.fault, verdict.seed))
 
 
-def _clear() -> None:
-    shutil.rmtree(FOLDER, ignore_errors=True)
+def _clear(faults: Sequence[Fault], seeds: Sequence[int]) -> None:
+    """Removes what earlier runs have left of these; one of a single fault leaves the others'."""
     FOLDER.mkdir(parents=True, exist_ok=True)
+    if len(faults) > 1:
+        RESULTS.unlink(missing_ok=True)
+    for fault in faults:
+        for seed in seeds:
+            shutil.rmtree(_folder(fault.name, seed), ignore_errors=True)
 
 
 async def _in_process(fault: Fault, seed: int) -> Verdict:

@@ -6,14 +6,22 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 import grpc
+import pytest
 from google.protobuf.message import Message
 
+import query_service.states
+from query_service.verifying import verify_store
 from shared.healthcheck import SERVING, health_of
-from tests.history.recorded import History, LogCopy, Pages, Rebuild, Views
+from shared.log.sqlite.verifying import opened, verify_log
+from tests.history.recorded import Failure, History, LogCopy, Pages, Rebuild, Unknown, Views
+from tests.history.timeline import AGGREGATES
 from tests.services.caller import RPC_OF
 from tests.services.deployment import CommandClient, QueryClient, tenant
 from tests.services.histories import WholeLog
 from tests.services.readable import keys_of
+from tests.services.verifying import Findings
+from tests.torture.recorder import failure_of
+from tests.torture.service import KEPT_EVERY
 from tests.torture.stage import Stage
 from tests.torture.world import HOT, KNOWN, PORTS, TENANTS
 from tidemark.v1.query_pb2 import (
@@ -57,7 +65,20 @@ async def survey(history: History, stage: Stage) -> list[str]:
             )
         finally:
             await queries.channel.close()
-    return ailments
+    return ailments + await asyncio.to_thread(_verified, stage)
+
+
+def _verified(stage: Stage) -> list[str]:
+    """What `verify` finds in the services' files."""
+    findings = Findings()
+    if stage.log.exists():
+        with opened(stage.log) as db:
+            verify_log(db, AGGREGATES.values(), findings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(query_service.states, "KEPT_EVERY", KEPT_EVERY)
+        for party in stage.query_parties:
+            verify_store(stage.place / party.name, findings)
+    return [f"verify: {each}" for each in findings.sentences]
 
 
 async def _survey(
@@ -88,12 +109,17 @@ async def rebuild(history: History, queries: QueryClient, name: str, server: str
         grpc.aio.AioRpcError: it came to none.
     """
     began = time.monotonic()
+    failure: Failure | Unknown | None = Unknown("cancelled")
     try:
         request = RebuildProjectionRequest(name=name)
         async for _ in queries.projections.RebuildProjection(request, timeout=PATIENCE_S):
             pass
+        failure = None
+    except grpc.aio.AioRpcError as error:
+        failure = failure_of(error)
+        raise
     finally:
-        history.rebuilds.append(Rebuild(server, name, began, time.monotonic()))
+        history.rebuilds.append(Rebuild(server, name, began, time.monotonic(), failure))
 
 
 def _copy(server: str, log: WholeLog) -> LogCopy:

@@ -39,5 +39,5 @@ CONTROLS = (
     _control("synchronous off", "command", "power loss of command", 1),
     _control("receipts before commit", "command", "kill command", 1),
     _control("idempotency off", "command", "nothing", 9),
-    _control("checkpoint apart", "query", "kill query", 8, 10, 14),
+    _control("checkpoint apart", "query", "kill query", 8, 10),
 )

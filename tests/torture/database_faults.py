@@ -54,8 +54,18 @@ async def _kill_backends(stage: Stage, choose: random.Random) -> None:
     for _ in range(2):
         os.kill(choose.choice(await _backends(stage)), signal.SIGKILL)
         # Until it has recovered: one that is told to stop meanwhile does not, in PostgreSQL 18.
-        await _backends(stage)
+        await _answering(stage)
         await asyncio.sleep(choose.uniform(0, 0.5))
+
+
+async def _answering(stage: Stage) -> None:
+    """Returns once the server takes connections again; whether the services do is theirs."""
+    async with asyncio.timeout(NOTICE_S):
+        while True:
+            with contextlib.suppress(OSError, asyncpg.PostgresError):
+                await execute(_database(stage).server.url, "SELECT 1")
+                return
+            await asyncio.sleep(0.05)
 
 
 async def _backends(stage: Stage) -> list[int]:
@@ -145,7 +155,7 @@ def _on_postgres(name: str) -> Fault:
 
 
 def _of_postgres(name: str, strike: Strike, felt_as: str = "UNAVAILABLE") -> Fault:
-    return Fault(name, strike, database=own_server, others=1, felt_as=felt_as)
+    return Fault(name, strike, database=own_server, others=1, felt_as=(felt_as,))
 
 
 DATABASE_FAULTS = (
@@ -177,7 +187,8 @@ DATABASE_FAULTS = (
         others=1,
         needs_privilege=True,
         reason_it_cannot=reason_it_cannot_mount,
-        felt_as="DISK_FULL",
+        felt_as=("DISK_FULL",),
+        reads_go_on=True,
     ),
 )
 """Every one of them."""

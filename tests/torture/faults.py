@@ -7,7 +7,8 @@ import random
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +102,9 @@ class Fault:
         place: the folder in which the services keep what they keep, made in that of the run.
         needs_privilege: whether it takes root, mounts or tools that are not in a package.
         reason_it_cannot: why it cannot be made on this machine; empty: it can.
-        felt_as: what some answer has to be, or the fault was none; empty: nobody needs to feel it.
+        felt_as: what some answer has to be meanwhile, or the fault was none.
+        is_damage: whether it damages a log, so that a service may say that something is lost.
+        reads_go_on: whether queries have to be answered meanwhile.
         patience: how long a run with it waits.
     """
 
@@ -116,7 +119,9 @@ class Fault:
     place: Callable[[Path], AbstractAsyncContextManager[Path]] = _as_it_is
     needs_privilege: bool = False
     reason_it_cannot: Callable[[], str] = lambda: ""
-    felt_as: str = ""
+    felt_as: Sequence[str] = ()
+    is_damage: bool = False
+    reads_go_on: bool = False
     patience: Patience = Patience(recovery_s=12, everything_s=12)
 
 
@@ -242,6 +247,7 @@ def _survived(name: str, failure: str) -> Strike:
     async def strike(stage: Stage, choose: random.Random) -> None:
         party: Party = getattr(stage, name)
         party.disturb(failure)
+        await party.meets_it(NOTICE_S)
         await asyncio.sleep(choose.uniform(0.3, 1.0))
         party.mend()
 
@@ -309,14 +315,18 @@ async def _failing_fsync(stage: Stage, _: random.Random) -> None:
 
 
 async def _clock_jumps(stage: Stage, choose: random.Random) -> None:
-    """An hour back, an hour forward, and back to what it was: of either service, or of both."""
-    parties = choose.sample([stage.command, stage.query], choose.randint(1, 2))
+    """An hour back, an hour forward, and back to what it was: of the one service, or of both."""
+    parties = [stage.command, *stage.others, *choose.sample([stage.query], choose.randint(0, 1))]
     for offset in choose.sample(["-3600", "3600"], 2):
         for party in parties:
             party.clock.write_text(offset)
         await asyncio.sleep(choose.uniform(0.3, 0.6))
     for party in parties:
         party.clock.write_text("0")
+    # Time in the log never goes back, so what was written then is seen for an hour.
+    newest = (await WholeLog.of(stage.commands)).events[-1]
+    if newest.occurred_at.seconds < time.time() + 3000:
+        raise Unnoticed("No event has the time of a clock that was an hour ahead")
 
 
 # Damage. It has to be noticed; then somebody puts the right files back.
@@ -466,6 +476,13 @@ def _flip_last_event(log: Damaged) -> None:
         log.database.write_bytes(content)
 
 
+def _truncate_database(log: Damaged) -> None:
+    with closing(sqlite3.connect(log.database)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    size = log.database.stat().st_size
+    os.truncate(log.database, size - log.choose.randrange(1, size // 2))
+
+
 def _flip_wal(log: Damaged) -> None:
     whole = log.wal.read_bytes()
     for page in _backwards(log):
@@ -498,11 +515,16 @@ def _put_back(log: Damaged) -> None:
         raise RunFailed("Nothing was written since the backup")
 
 
+def _damage(name: str, damage: Callable[[Damaged], None], *, is_refused: bool) -> Fault:
+    strike = _damaging(damage, is_refused=is_refused)
+    return Fault(name, strike, command=LARGE_COMMAND, is_damage=True)
+
+
 FAULTS = (
     Fault("nothing", _nothing),
-    Fault("kill command", _kill("command"), felt_as="UNAVAILABLE"),
-    Fault("kill query", _kill("query"), felt_as="UNAVAILABLE"),
-    Fault("kill both", _kill("command", "query"), felt_as="UNAVAILABLE"),
+    Fault("kill command", _kill("command"), felt_as=("UNAVAILABLE",)),
+    Fault("kill query", _kill("query"), felt_as=("UNAVAILABLE",)),
+    Fault("kill both", _kill("command", "query"), felt_as=("UNAVAILABLE",)),
     Fault("terminate command", _terminate("command")),
     Fault("terminate query", _terminate("query")),
     Fault("freeze command", _freeze("command", 0.5, 2.0)),
@@ -510,24 +532,25 @@ FAULTS = (
     Fault(
         "long freeze of command",
         _freeze("command", SILENCE_S + 0.5, SILENCE_S + 2.0),
-        felt_as="DEADLINE_EXCEEDED",
+        felt_as=("DEADLINE_EXCEEDED",),
     ),
     Fault(
         "long freeze of query",
         _freeze("query", SILENCE_S + 0.5, SILENCE_S + 2.0),
-        felt_as="DEADLINE_EXCEEDED",
+        felt_as=("DEADLINE_EXCEEDED",),
     ),
-    Fault("cut", _link(Mode.CUT), felt_as="UNAVAILABLE"),
-    Fault("half-open", _link(Mode.SILENT), felt_as="DEADLINE_EXCEEDED"),
-    Fault("half-close", _link(Mode.HALF_CLOSED), felt_as="UNAVAILABLE"),
+    Fault("cut", _link(Mode.CUT), felt_as=("UNAVAILABLE",)),
+    Fault("half-open", _link(Mode.SILENT), felt_as=("DEADLINE_EXCEEDED",)),
+    Fault("half-close", _link(Mode.HALF_CLOSED), felt_as=("UNAVAILABLE",)),
     Fault("delay", _delay),
     Fault(
         "full disk of command",
         _survived("command", "full"),
         command=FAULTY_COMMAND,
-        felt_as="DISK_FULL",
+        felt_as=("DISK_FULL",),
+        reads_go_on=True,
     ),
-    Fault("full disk of query", _survived("query", "full"), query=FAULTY_QUERY),
+    Fault("full disk of query", _survived("query", "full"), query=FAULTY_QUERY, reads_go_on=True),
     Fault("fsync of command", _failing_disk("command", "fsync"), command=FAULTY_COMMAND),
     Fault("fsync of query", _fsync_of_query, query=FAULTY_QUERY),
     Fault("write of command", _failing_disk("command", "write"), command=FAULTY_COMMAND),
@@ -542,7 +565,8 @@ FAULTS = (
         place=small_tmpfs,
         needs_privilege=True,
         reason_it_cannot=reason_it_cannot_mount,
-        felt_as="DISK_FULL",
+        felt_as=("DISK_FULL",),
+        reads_go_on=True,
     ),
     Fault(
         "power loss of ext4",
@@ -550,6 +574,8 @@ FAULTS = (
         place=own_ext4,
         needs_privilege=True,
         reason_it_cannot=reason_it_cannot_lose_power,
+        # What SQLite cannot read any more, it calls damaged.
+        is_damage=True,
     ),
     Fault(
         "fsync by strace",
@@ -557,9 +583,10 @@ FAULTS = (
         needs_privilege=True,
         reason_it_cannot=reason_it_cannot_trace,
     ),
-    Fault("flip event", _damaging(_flip_last_event, is_refused=True), command=LARGE_COMMAND),
-    Fault("flip WAL", _damaging(_flip_wal, is_refused=False), command=LARGE_COMMAND),
-    Fault("truncate WAL", _damaging(_truncate_wal, is_refused=False), command=LARGE_COMMAND),
-    Fault("old backup", _damaging(_put_back, is_refused=False), command=LARGE_COMMAND),
+    _damage("flip event", _flip_last_event, is_refused=True),
+    _damage("truncate database", _truncate_database, is_refused=True),
+    _damage("flip WAL", _flip_wal, is_refused=False),
+    _damage("truncate WAL", _truncate_wal, is_refused=False),
+    _damage("old backup", _put_back, is_refused=False),
 )
 """Every fault that there is."""

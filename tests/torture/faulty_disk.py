@@ -87,6 +87,11 @@ def lose_power(folder: Path, keep: random.Random | None = None) -> None:
         durable.write_bytes(content)
 
 
+def met_of(switch: Path) -> Path:
+    """The file that is made beside the one that has the disk fail, when it has failed."""
+    return switch.with_suffix(".met")
+
+
 def _torn(durable: bytes, written: bytes, keep: random.Random) -> bytes:
     torn = bytearray(durable)
     for start in range(0, len(written), SECTOR_BYTES):
@@ -147,7 +152,10 @@ class _Disk:
             failing, code = FAILURES[self._fail.read_text()]
         except FileNotFoundError:
             return OK
-        return code if failing == operation else OK
+        if failing != operation:
+            return OK
+        met_of(self._fail).touch()
+        return code
 
     def file(self, address: int) -> "_File":
         """An open file."""

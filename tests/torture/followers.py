@@ -54,6 +54,7 @@ class Subscriber:
                 await self._read(position, patience)
             except grpc.aio.AioRpcError as error:
                 self.last_error = f"{error.code().name}: {error.details()}"
+                self._subscription.ends.append(failure_of(error))
             except TimeoutError:
                 self.last_error = "silence"
                 self._line.unheard(limit=1)
@@ -75,7 +76,8 @@ class Subscriber:
                 self._subscription.after_position = response.checkpoint.position
                 await self._read(response.checkpoint.position + 1, patience=1)
                 return self.newest is not None and not other.done()
-        except grpc.aio.AioRpcError:
+        except grpc.aio.AioRpcError as error:
+            self._subscription.ends.append(failure_of(error))
             return False
         except TimeoutError:
             self._line.unheard(limit=1)

@@ -112,8 +112,11 @@ class Recorder:
             self.commands.heard()
         except grpc.aio.AioRpcError as error:
             answer = _of_command(failure_of(error))
-            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and within == CALL_S:
-                self.commands.unheard()
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                if within == CALL_S:
+                    self.commands.unheard()
+                else:
+                    answer = Unknown("its client did not wait")
         except asyncio.CancelledError:
             self._record(name or self.name, "command", command, invoked, Unknown("cancelled"))
             raise
@@ -150,7 +153,9 @@ class Recorder:
                 try:
                     await call.write(ExecuteRequest(commands=[pack(each) for each in batch]))
                     response = await call.read()
-                except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+                except grpc.aio.AioRpcError as error:
+                    broken = _why(failure_of(error))
+                except asyncio.InvalidStateError as error:
                     broken = str(error)
                 else:
                     if response is grpc.aio.EOF:
@@ -232,8 +237,14 @@ def _answer_in(result: object) -> CommandReceipt | Failure | Unknown:
 
 def _of_command(failure: Failure | Unknown) -> Failure | Unknown:
     if isinstance(failure, Failure) and failure.code in UNDETERMINED:
-        return Unknown(f"{failure.code.name}: {failure.reason}")
+        return Unknown(_why(failure))
     return failure
+
+
+def _why(failure: Failure | Unknown) -> str:
+    if isinstance(failure, Unknown):
+        return failure.why
+    return f"{failure.code.name}: {failure.reason}"
 
 
 def failure_of(error: grpc.aio.AioRpcError) -> Failure | Unknown:

@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
+import json
 import pickle
 import random
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import grpc
 
 from examples.services import ServiceFailed
 from tests.history.checker import check
-from tests.history.coverage import missing
+from tests.history.coverage import counted, missing
 from tests.history.recorded import (
     Call,
     Failure,
@@ -27,7 +28,9 @@ from tests.history.recorded import (
     Unknown,
     Watch,
 )
+from tests.history.unforeseen import unforeseen
 from tests.services.deployment import CommandClient, QueryClient
+from tests.services.operating import UNFORESEEN
 from tests.torture.aftermath import PROJECTIONS, rebuild, survey
 from tests.torture.faults import Fault, Unnoticed
 from tests.torture.followers import Subscriber, watch
@@ -78,6 +81,8 @@ class Verdict:
     """The longest time in which no command was acknowledged."""
     complaints: tuple[str, ...]
     """Each a sentence; none: all promises were kept."""
+    occurred: Mapping[str, int] = field(default_factory=dict)
+    """How often each kind of thing did that has to occur."""
 
     @classmethod
     def unfinished(cls, fault: Fault, seed: int, why: str) -> "Verdict":
@@ -103,8 +108,8 @@ async def play(fault: Fault, seed: int, folder: Path, pace_s: float = PACE_S) ->
     else:
         kinds = missing(history)
         complaints += [f"It proves nothing of {kind}, which did not occur" for kind in kinds]
-        if not _is_felt(fault, history):
-            complaints.append(f"Nobody felt it: no answer was {fault.felt_as}")
+        complaints += not_felt(fault, history)
+        complaints += unforeseen(history, is_damaged=fault.is_damage)
         verdict = _verdict(fault, seed, history, complaints)
     if verdict.complaints:
         # What the clients saw depends on more than the seed.
@@ -113,12 +118,35 @@ async def play(fault: Fault, seed: int, folder: Path, pace_s: float = PACE_S) ->
     return verdict
 
 
-def _is_felt(fault: Fault, history: History) -> bool:
-    return any(
-        fault.felt_as in str(call.answer)
+def not_felt(fault: Fault, history: History) -> Iterator[str]:
+    """What should have been seen of the fault while it was there, and was not."""
+    began, ended = history.struck
+    answers = [call.answer for call in history.calls if call.ended > began and call.invoked < ended]
+    failures = [
+        str(answer)
+        for answer in answers
+        if isinstance(answer, Unknown)
+        # To be behind is no sign of a fault.
+        or (isinstance(answer, Failure) and answer.reason != "PROJECTION_BEHIND")
+    ]
+    for what in fault.felt_as:
+        if not any(what in failure for failure in failures):
+            yield f"Nobody felt it: no answer was {what}"
+    if fault.reads_go_on and not any(
+        call.server == "query" and began < call.invoked and call.ended < ended
         for call in history.calls
-        if isinstance(call.answer, Failure | Unknown)
-    )
+        if not isinstance(call.answer, Failure | Unknown)
+    ):
+        yield "No query was answered meanwhile"
+
+
+def _mistakes(actors: Stage) -> Iterator[str]:
+    """What the services have told their operator that only a mistake in the program explains."""
+    for party in actors.parties:
+        for line in party.output.read_text().splitlines():
+            event = json.loads(line).get("event") if line.startswith("{") else ""
+            if event in UNFORESEEN or line.startswith("Traceback"):
+                yield f"The {party.name} service said {line}"
 
 
 async def _play(
@@ -147,13 +175,16 @@ async def _play(
         )
         async with _clients(history, actors, seed, pace_s, complaints) as clients:
             await asyncio.sleep(choose.uniform(*BEFORE_S))
+            began = time.monotonic()
             await fault.strike(actors, choose)
+            history.struck = began, time.monotonic()
             recovery = await _recovery(history, actors, seed, fault.patience.recovery_s)
             starting_s = max(each.longest_restart_s for each in actors.parties)
             history.recovery = replace(recovery, seconds=recovery.seconds + starting_s)
             await _until_everything_occurred(history, fault.patience.everything_s)
             await clients.finish()
             complaints += await survey(history, actors)
+            complaints += _mistakes(actors)
             if not complaints:
                 await clients.catch_up(len(history.log.records))
 
@@ -360,6 +391,7 @@ def _verdict(fault: Fault, seed: int, history: History, complaints: list[str]) -
         recovery_s=history.recovery.seconds,
         pause_s=_longest_pause(receipts),
         complaints=tuple(complaints),
+        occurred=dict(counted(history)),
     )
 
 

@@ -25,6 +25,8 @@ SERVICE_VARIABLE = "TIDEMARK_TORTURE_SERVICE"
 DISK_VARIABLE = "TIDEMARK_TORTURE_DISK"
 WEAKNESS_VARIABLE = "TIDEMARK_TORTURE_WEAKNESS"
 
+KEPT_EVERY = 10
+
 
 def set_small_bounds() -> None:
     """Has the service come to all its bounds within seconds."""
@@ -37,7 +39,7 @@ def set_small_bounds() -> None:
         query_service.projector,
     ):
         module.BATCH_EVENTS = 100  # type: ignore[attr-defined]  # each imports it
-    query_service.states.KEPT_EVERY = 10
+    query_service.states.KEPT_EVERY = KEPT_EVERY
     query_service.state_cache.StateCache.__init__.__defaults__ = (8 << 10,)
     command_service.executor.Executor.__init__.__kwdefaults__ |= {  # type: ignore[operator]  # it has some
         "max_cached": 10,

@@ -12,7 +12,7 @@ from examples.services import Service
 from tests.postgres.databases import log_options
 from tests.services.deployment import CommandClient, QueryClient
 from tests.torture.database import Database
-from tests.torture.faulty_disk import FAIL_VARIABLE
+from tests.torture.faulty_disk import FAIL_VARIABLE, met_of
 from tests.torture.proxy import Proxy
 from tests.torture.shifted_clock import CLOCK_VARIABLE
 
@@ -51,6 +51,7 @@ class Party:
         self.arguments = arguments
         self.output = folder / f"{name}.log"
         self.switch = folder / f"{name}.fail"
+        self.met = met_of(self.switch)
         self.clock = folder / f"{name}.clock"
         """See `tests.torture.shifted_clock`."""
         self.proxies = [proxy]
@@ -96,6 +97,19 @@ class Party:
     def mend(self) -> None:
         """Has its disk work again."""
         self.switch.unlink()
+        self.met.unlink(missing_ok=True)
+
+    async def meets_it(self, within: float) -> None:
+        """Returns once its disk has failed.
+
+        Raises:
+            TooSlow: it did not in so many seconds.
+        """
+        until = time.monotonic() + within
+        while not self.met.exists():  # another process makes it
+            if time.monotonic() > until:
+                raise TooSlow(f"The {self.name} service did not use its disk")
+            await asyncio.sleep(0.02)
 
     async def kill(self) -> None:
         """Ends it as a power cut would, for the process."""

@@ -8,18 +8,27 @@ import pytest
 
 from tests.torture.database_faults import DATABASE_FAULTS
 from tests.torture.faults import Fault
-from tests.torture.short import keeps_every_promise, one_after_the_other
+from tests.torture.short import LINKS, keeps_every_promise, one_after_the_other
 
 # What a server that was killed has left of a connection, the garbage collector may find first.
 pytestmark = pytest.mark.filterwarnings("default::pytest.PytestUnraisableExceptionWarning")
 
 SERVICES = ("kill command of two", "freeze command, PostgreSQL", "cut, PostgreSQL")
-SERVER = ("restart PostgreSQL", "kill PostgreSQL", "terminate connections", "no connections")
+SERVER = (
+    "restart PostgreSQL",
+    "kill PostgreSQL",
+    "kill backend",
+    "terminate connections",
+    "no connections",
+    "locked tables",
+)
+ON_SQLITE = {f"{name}, PostgreSQL" for name in ("nothing", *LINKS, "clocks", "terminate command")}
+"""What is in a short torture on SQLite."""
+LONG = {"long freeze of command, PostgreSQL"}
 
 
 def faults_of(names: tuple[str, ...]) -> Fault:
-    fault = one_after_the_other([each for each in DATABASE_FAULTS if each.name in names])
-    return replace(fault, felt_as="UNAVAILABLE")
+    return one_after_the_other([each for each in DATABASE_FAULTS if each.name in names])
 
 
 async def test_every_promise_is_kept_though_the_services_are_attacked(
@@ -31,3 +40,9 @@ async def test_every_promise_is_kept_though_the_services_are_attacked(
 
 async def test_every_promise_is_kept_though_the_server_is_attacked(tmp_path: Path) -> None:
     await keeps_every_promise(faults_of(SERVER), tmp_path)
+
+
+def test_every_fault_that_needs_no_privilege_is_in_a_short_torture() -> None:
+    free = {each.name for each in DATABASE_FAULTS if not each.needs_privilege}
+
+    assert free == {*SERVICES, *SERVER, *(ON_SQLITE - {*SERVICES}), *LONG}
