@@ -234,7 +234,8 @@ class Executor:
             await self._has_arrivals.wait()
             self._has_arrivals.clear()
             await self._gather()
-            while batch := await self._next_batch():
+            while self._arrived or self._returned:
+                batch = await self._next_batch()
                 begun = self._loop.time()
                 loaded = await self._load(batch)
                 self._loaded_in_s = self._loop.time() - begun

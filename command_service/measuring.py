@@ -38,7 +38,8 @@ def turned_away(command: Command, error: TidemarkError) -> None:
 def asked(aggregates: int, misses: int) -> None:
     """Commands need so many aggregates, of which some are not in memory."""
     _hits.inc(aggregates - misses)
-    _misses.inc(misses)
+    if misses:
+        _misses.inc(misses)
 
 
 def committed(commits: Sequence[Commit], outcomes: Iterable[Outcome], begun: float) -> None:

@@ -10,13 +10,19 @@ import structlog
 from shared.errors import DataLoss, Exhausted, Unavailable
 from shared.event_log_service import Origin
 from shared.following import SILENCE_S, follow
-from shared.log.log import MICROSECONDS, EventLog, Head, time_of_timestamp
+from shared.log.log import (
+    MAX_PAGE_EVENTS,
+    MICROSECONDS,
+    EventLog,
+    Head,
+    time_of_timestamp,
+)
 from shared.outage import Outage
 from shared.security.upstream import Upstream
 from shared.telemetry import tracing
 from tidemark.internal.v1.stored_pb2 import StoredSubscribeResponse
 
-MAX_GATHERED_EVENTS = 4096
+MAX_GATHERED_EVENTS = 20_000
 MAX_GATHERED_BYTES = 8 << 20
 """Beyond, the upstream is not read further until they are copied."""
 
@@ -147,6 +153,9 @@ class Replica:
 class _Inbox:
     """What has come and is not copied yet: while one copy is made, the next one gathers.
 
+    Far behind, it is copied in large pieces: a projection then meets each aggregate once in many
+    events.
+
     Args:
         head: of the copy.
     """
@@ -166,12 +175,18 @@ class _Inbox:
         Raises:
             DataLoss: LOG_DIVERGED.
         """
+
+        def lost() -> None:
+            if self._responses:
+                self._has_some.set()
+            on_lost()
+
         try:
             # After a cut it goes on from what has come, which will be copied.
-            async with aclosing(follow(upstream, lambda: self._head, on_lost)) as responses:
+            async with aclosing(follow(upstream, lambda: self._head, lost)) as responses:
                 async for response in responses:
                     self._add(response)
-                    if self._count >= MAX_GATHERED_EVENTS or self._bytes >= MAX_GATHERED_BYTES:
+                    if self._is_full:
                         self._has_room.clear()
                         await self._has_room.wait()
         finally:
@@ -194,4 +209,11 @@ class _Inbox:
         self._responses.append(response)
         self._count += len(response.events)
         self._bytes += sum(map(len, response.events))
-        self._has_some.set()
+        # By less than a page: a head that moves all the time may never be reached.
+        is_close = checkpoint.head_position - checkpoint.position < MAX_PAGE_EVENTS
+        if is_close or self._is_full:
+            self._has_some.set()
+
+    @property
+    def _is_full(self) -> bool:
+        return self._count >= MAX_GATHERED_EVENTS or self._bytes >= MAX_GATHERED_BYTES

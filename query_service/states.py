@@ -49,16 +49,20 @@ class States(Generic[State]):
         """The state that the event meets; to be used before the event is folded."""
         return self._get((event.tenant_id, event.aggregate_id))
 
-    def fold(self, event: RecordedEvent) -> State:
-        """The state after the event; one of an unknown type only moves the version on."""
+    def fold(self, event: RecordedEvent) -> tuple[State, Message | None]:
+        """The state after the event, and its payload.
+
+        None is one of an unknown type, which only moves the version on.
+        """
         tenant_and_id = event.tenant_id, event.aggregate_id
         before = self._states.get(tenant_and_id) or self._get(tenant_and_id)
-        state = self._aggregate.fold(before, event, ignore_unknown=True)
+        payload = self._aggregate.unpack_known(event)
+        state = self._aggregate.fold_known(before, event, payload)
         self._states[tenant_and_id] = state
         if event.version % KEPT_EVERY == 0:
             kept = event.version, event.position, _serialized(state)
             self._kept.append((*tenant_and_id, *kept))
-        return state
+        return state, payload
 
     def write(self, db: sqlite3.Connection, columns: Columns[State]) -> dict[AggregateKey, bytes]:
         """Stores it all, and returns the states that changed."""

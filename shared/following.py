@@ -13,7 +13,7 @@ from grpc_status import rpc_status
 
 from shared.errors import DataLoss
 from shared.event_log_service import HEARTBEAT_S
-from shared.log.log import Head
+from shared.log.log import MAX_PAGE_EVENTS, Head
 from shared.outage import Outage
 from shared.rpc import ERROR_DOMAIN
 from shared.security.misconfigured import Misconfigured
@@ -72,6 +72,7 @@ async def follow(
                     is_following = True
                     backoff = MIN_BACKOFF_S
                     yield response
+            lost("OK", "It ended the stream")
         except grpc.aio.AioRpcError as error:
             _raise_if_diverged(error, have)
             lost(error.code().name, error.details() or "")
@@ -96,7 +97,11 @@ async def _stream(upstream: Upstream, have: Head) -> AsyncGenerator[StoredSubscr
             request_serializer=SubscribeRequest.SerializeToString,
             response_deserializer=StoredSubscribeResponse.FromString,
         )
-        request = SubscribeRequest(after_position=have.position, after_digest=have.digest)
+        request = SubscribeRequest(
+            after_position=have.position,
+            after_digest=have.digest,
+            max_batch_size=MAX_PAGE_EVENTS,
+        )
         stream = subscribe(request, metadata=((TENANT_HEADER, EVERY_TENANT), *credentials))
         try:
             while True:

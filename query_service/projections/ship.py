@@ -3,7 +3,6 @@
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from query_service.aggregate_queries import get, watch
 from query_service.pages import PAGE_CHECKS, Cursor
@@ -15,6 +14,7 @@ from shared.aggregates.ship import SHIP
 from shared.call import Call
 from shared.checks import check, text
 from shared.errors import invalid_field
+from shared.sqlite import insert
 from tidemark.v1 import ship_pb2
 from tidemark.v1.event_pb2 import RecordedEvent
 from tidemark.v1.ship_pb2 import (
@@ -60,13 +60,6 @@ CREATE INDEX port_cargo_gone ON port_cargo (tenant_id)
 """
 
 
-class _At(NamedTuple):
-    """A port of a tenant."""
-
-    tenant_id: str
-    port: str
-
-
 class _Moved:
     """By how much a row of `port_cargo` changes."""
 
@@ -88,8 +81,10 @@ class _Batch:
     def __init__(self, ships: States[Ship]) -> None:
         self._ships = ships
         self._newest: dict[tuple[str, str], Ship] = {}
-        self._docked: defaultdict[_At, int] = defaultdict(int)
-        self._moved: defaultdict[tuple[_At, str], _Moved] = defaultdict(_Moved)
+        # By tenant and port, and by tenant, port and item: named tuples would take a tenth of the
+        # time.
+        self._docked: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self._moved: defaultdict[tuple[str, str, str], _Moved] = defaultdict(_Moved)
 
     def apply(self, event: RecordedEvent) -> None:
         """Gathers what one event changes."""
@@ -97,42 +92,44 @@ class _Batch:
         tenant_and_id = tenant_id, event.aggregate_id
         if tenant_and_id not in self._newest and (ship := self._ships.get(event)) is not None:
             self._moor(tenant_id, ship, -1)
-        self._newest[tenant_and_id] = self._ships.fold(event)
-        match SHIP.unpack_known(event):
+        self._newest[tenant_and_id], payload = self._ships.fold(event)
+        match payload:
             case ShipDocked(port=port):
                 # A port is known from then on, though all may have left it.
-                self._docked[_At(tenant_id, port)] += 0
+                self._docked[tenant_id, port] += 0
             case CargoLoaded(port=port, item=item, quantity=quantity):
-                self._moved[_At(tenant_id, port), item].loaded += quantity
+                self._moved[tenant_id, port, item].loaded += quantity
             case CargoUnloaded(port=port, item=item, quantity=quantity):
-                self._moved[_At(tenant_id, port), item].unloaded += quantity
+                self._moved[tenant_id, port, item].unloaded += quantity
 
     def _moor(self, tenant_id: str, ship: Ship, sign: int) -> None:
         """Counts a docked ship and its cargo in at its port (+1), or out of it (-1)."""
         if not ship.current_port:
             return
-        at = _At(tenant_id, ship.current_port)
-        self._docked[at] += sign
+        port = ship.current_port
+        self._docked[tenant_id, port] += sign
         for item, quantity in ship.cargo.items():
-            self._moved[at, item].aboard += sign * quantity
+            self._moved[tenant_id, port, item].aboard += sign * quantity
 
     def write(self, db: sqlite3.Connection) -> None:
         """Writes it all."""
         for (tenant_id, _), ship in self._newest.items():
             self._moor(tenant_id, ship, +1)
-        db.executemany(
-            "INSERT INTO ports VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET"
-            " ships_docked = ships_docked + excluded.ships_docked",
+        insert(
+            db,
+            "ports",
             [(*at, docked) for at, docked in self._docked.items()],
+            "ON CONFLICT DO UPDATE SET ships_docked = ships_docked + excluded.ships_docked",
         )
-        db.executemany(
-            "INSERT INTO port_cargo VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
-            " aboard = aboard + excluded.aboard, loaded = loaded + excluded.loaded,"
-            " unloaded = unloaded + excluded.unloaded",
+        insert(
+            db,
+            "port_cargo",
             [
-                (*at, item, moved.aboard, moved.loaded, moved.unloaded)
-                for (at, item), moved in self._moved.items()
+                (*what, moved.aboard, moved.loaded, moved.unloaded)
+                for what, moved in self._moved.items()
             ],
+            "ON CONFLICT DO UPDATE SET aboard = aboard + excluded.aboard,"
+            " loaded = loaded + excluded.loaded, unloaded = unloaded + excluded.unloaded",
         )
         # What only passed through is neither there nor was it moved there.
         db.execute("DELETE FROM port_cargo WHERE aboard = 0 AND loaded = 0 AND unloaded = 0")
@@ -202,7 +199,7 @@ class ShipQueries:
         check(request, text("port"), *PAGE_CHECKS)
         cursor = Cursor(request, tenant_id, "")
         (cargo, token), position = await self._projector.query(
-            call, request.min_position, _port_cargo, _At(tenant_id, request.port), cursor
+            call, request.min_position, _port_cargo, tenant_id, request.port, cursor
         )
         return ListPortCargoResponse(
             cargo=[PortCargo.FromString(item) for item in cargo],
@@ -241,11 +238,13 @@ def _ports(db: sqlite3.Connection, tenant_id: str, cursor: Cursor) -> tuple[list
     )
 
 
-def _port_cargo(db: sqlite3.Connection, at: _At, cursor: Cursor) -> tuple[list[bytes], str]:
+def _port_cargo(
+    db: sqlite3.Connection, tenant_id: str, port: str, cursor: Cursor
+) -> tuple[list[bytes], str]:
     rows = db.execute(
         "SELECT item, aboard, loaded, unloaded FROM port_cargo"
         " WHERE tenant_id = ? AND port = ? AND item > ? ORDER BY item LIMIT ?",
-        (*at, cursor.after, cursor.size + 1),
+        (tenant_id, port, cursor.after, cursor.size + 1),
     )
     return cursor.page(
         (

@@ -119,6 +119,16 @@ class Aggregate(Generic[State]):
             UnknownEvent: see `ignore_unknown`.
         """
         payload = self.unpack_known(event) if ignore_unknown else self.unpack(event)
+        return self.fold_known(state, event, payload)
+
+    def fold_known(
+        self, state: State | None, event: RecordedEvent, payload: Message | None
+    ) -> State:
+        """The same for whoever has unpacked the payload; None: only the version moves on.
+
+        Raises:
+            CorruptHistory: it is not the event that follows.
+        """
         before: Any = state
         version = 0 if before is None else before.version
         if event.version != version + 1:

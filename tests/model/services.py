@@ -29,7 +29,7 @@ from query_service.projector import Projector
 from query_service.replica import Replica
 from query_service.state_cache import StateCache
 from query_service.unsealing import Unsealing
-from shared import event_log_service
+from shared import event_log_service, following
 from shared.event_log_service import EventLogService
 from shared.log.log import OutcomeUnknown
 from shared.log.sqlite import SqliteLog, indexing, newest
@@ -63,6 +63,8 @@ def make_small(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(shared.sqlite, "WAL_PAGES", 8)
     patch.setattr(Readers, "connect", partial(Readers.connect, count=2))
     patch.setattr(event_log_service, "DEFAULT_BATCH_EVENTS", 3)
+    patch.setattr(following, "MAX_PAGE_EVENTS", 3)
+    patch.setattr(replica, "MAX_PAGE_EVENTS", 3)
     patch.setattr(replica, "MAX_GATHERED_EVENTS", 4)
     for module in (building, projection_service, projector):
         patch.setattr(module, "BATCH_EVENTS", 4)

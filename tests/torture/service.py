@@ -13,8 +13,10 @@ import command_service.executor
 import query_service.building
 import query_service.projection_service
 import query_service.projector
+import query_service.replica
 import query_service.state_cache
 import query_service.states
+import shared.following
 import shared.log.sqlite.indexing
 import shared.log.sqlite.newest
 import shared.sqlite
@@ -39,6 +41,9 @@ def set_small_bounds() -> None:
         query_service.projector,
     ):
         module.BATCH_EVENTS = 100  # type: ignore[attr-defined]  # each imports it
+    for module in (shared.following, query_service.replica):
+        module.MAX_PAGE_EVENTS = 50  # type: ignore[attr-defined]  # the same
+    query_service.replica.MAX_GATHERED_EVENTS = 100
     query_service.states.KEPT_EVERY = KEPT_EVERY
     query_service.state_cache.StateCache.__init__.__defaults__ = (8 << 10,)
     command_service.executor.Executor.__init__.__kwdefaults__ |= {  # type: ignore[operator]  # it has some
