@@ -21,10 +21,14 @@ from shared.outage import Outage
 from shared.security.upstream import Upstream
 from shared.telemetry import tracing
 from tidemark.internal.v1.stored_pb2 import StoredSubscribeResponse
+from tidemark.v1.event_pb2 import Checkpoint
 
 MAX_GATHERED_EVENTS = 20_000
 MAX_GATHERED_BYTES = 8 << 20
 """Beyond, the upstream is not read further until they are copied."""
+
+GATHERING_S = 0.5
+"""For how long they are gathered while more come."""
 
 FIRST_WORD_S = 3.0
 """How long it waits at its start for the upstream to say how long the log is."""
@@ -107,15 +111,13 @@ class Replica:
             await self._on_fault()
 
     async def _follow(self) -> None:
-        inbox = _Inbox(self._log.head)
+        inbox = _Inbox(self._log.head, self._hear)
         reader = asyncio.create_task(
             inbox.fill(self._upstream, self._on_lost), name="read upstream"
         )
         try:
             while responses := await inbox.take():
                 checkpoint = responses[-1].checkpoint
-                if checkpoint.HasField("origin_heard_at"):
-                    self._note_head(checkpoint.origin_head_position)
                 records = [record for response in responses for record in response.events]
                 if records:
                     begun = time.perf_counter()
@@ -123,12 +125,6 @@ class Replica:
                     seconds = time.perf_counter() - begun
                     self._outage.succeeded()
                     tracing.tracer.record_events("subscribe", records, seconds)
-                self._hear(
-                    Origin(
-                        checkpoint.origin_head_position,
-                        time_of_timestamp(checkpoint.origin_heard_at),
-                    )
-                )
             await reader
         finally:
             reader.cancel()
@@ -139,8 +135,12 @@ class Replica:
             self._first_head = position
             self._has_first_head.set()
 
-    def _hear(self, origin: Origin) -> None:
+    def _hear(self, checkpoint: Checkpoint) -> None:
         """Notes what an upstream says; one that has not heard anything new itself says nothing."""
+        if checkpoint.HasField("origin_heard_at"):
+            self._note_head(checkpoint.origin_head_position)
+        heard_at = time_of_timestamp(checkpoint.origin_heard_at)
+        origin = Origin(checkpoint.origin_head_position, heard_at)
         if not origin.heard_at or origin.heard_at == self._origin.heard_at:
             return
         age_s = time.time() - origin.heard_at / MICROSECONDS
@@ -158,10 +158,13 @@ class _Inbox:
 
     Args:
         head: of the copy.
+        hear: told what each response says of the origin, when it comes.
     """
 
-    def __init__(self, head: Head) -> None:
+    def __init__(self, head: Head, hear: Callable[[Checkpoint], None]) -> None:
         self._head = head
+        self._hear = hear
+        self._first_came_at = 0.0
         self._responses: list[StoredSubscribeResponse] = []
         self._count = 0
         self._bytes = 0
@@ -205,13 +208,18 @@ class _Inbox:
 
     def _add(self, response: StoredSubscribeResponse) -> None:
         checkpoint = response.checkpoint
+        self._hear(checkpoint)
+        now = asyncio.get_running_loop().time()
+        if not self._responses:
+            self._first_came_at = now
         self._head = Head(checkpoint.position, checkpoint.digest)
         self._responses.append(response)
         self._count += len(response.events)
         self._bytes += sum(map(len, response.events))
         # By less than a page: a head that moves all the time may never be reached.
         is_close = checkpoint.head_position - checkpoint.position < MAX_PAGE_EVENTS
-        if is_close or self._is_full:
+        is_late = now - self._first_came_at > GATHERING_S
+        if is_close or is_late or self._is_full:
             self._has_some.set()
 
     @property
