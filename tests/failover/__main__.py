@@ -101,7 +101,13 @@ async def _play(servers: Cluster, number: int) -> Failover:
     await execute(servers.url, f"CREATE SCHEMA {schema}; CREATE SCHEMA {schema}_keys")
     log = f"{servers.url}&search_path={schema}"
     fault = Fault(
-        "failover", strike, LARGE_COMMAND, log=log, others=1, other_queries=1, felt_as="UNAVAILABLE"
+        "failover",
+        strike,
+        LARGE_COMMAND,
+        log=log,
+        others=1,
+        other_queries=1,
+        felt_as=("UNAVAILABLE",),
     )
     folder = FOLDER / str(number)
     folder.mkdir(parents=True)

@@ -247,6 +247,6 @@ class History:
     replicas: list[LogCopy] = field(default_factory=list)
     views: list[Views] = field(default_factory=list)
     rebuilds: list[Rebuild] = field(default_factory=list)
-    struck: tuple[float, float] = (0.0, 0.0)
-    """From when to when the fault was there."""
+    strikes: list[tuple[float, float]] = field(default_factory=list)
+    """From when to when each fault was there."""
     recovery: Recovery = Recovery(0.0, 10.0)

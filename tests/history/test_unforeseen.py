@@ -84,6 +84,11 @@ def test_no_stream_may_be_told_that_it_asks_for_what_there_is_not(seen: Seen) ->
     assert "OUT_OF_RANGE: LOG_DIVERGED" in sentence
 
 
+def test_no_subscription_ends_well() -> None:
+    [sentence] = unforeseen(subscribed(Unknown("OK: it ended the stream")))
+    assert "OK" in sentence
+
+
 def test_what_a_watch_does_not_find_is_judged_elsewhere() -> None:
     assert list(unforeseen(watched(NOT_THERE))) == []
     assert list(unforeseen(subscribed(NOT_THERE))) != []

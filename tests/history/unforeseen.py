@@ -30,6 +30,7 @@ def unforeseen(history: History, *, is_damaged: bool = False) -> Iterator[str]:
     for call in history.calls:
         if isinstance(call.answer, Failure | Unknown) and _is_one_of(call.answer, wrong):
             yield f"{say_message(call.request)} was answered with {_said(call.answer)}"
+    wrong |= {grpc.StatusCode.OK}
     for what, end in _ends(history):
         if (isinstance(end, Failure) and end.code not in foreseen) or _is_one_of(end, wrong):
             yield f"{what} ended with {_said(end)}"

@@ -92,21 +92,15 @@ class SimulatedConnection(Connection):
         loop = running_simulation()
         said: list[Callable[[], object]] = []
         loop.said = said
-        answer: Callable[[], None]
         try:
-            answer = partial(set_result, future, function())
+            said.append(partial(set_result, future, function()))
         except BaseException as error:  # noqa: BLE001  # as aiosqlite's thread does
-            answer = partial(set_exception, future, error)
+            said.append(partial(set_exception, future, error))
         finally:
             loop.said = None
-
-        def tell() -> None:
-            for each in said:
-                each()
-            answer()
-
-        self._told_at = max(self._told_at, loop.time()) + loop.delay()
-        loop.call_at(self._told_at, tell)
+        for tell in said:
+            self._told_at = max(self._told_at, loop.time()) + loop.delay()
+            loop.call_at(self._told_at, tell)
 
     def _forget(self) -> None:
         self._connection = None

@@ -55,9 +55,9 @@ class Simulation(asyncio.SelectorEventLoop):
         self.clock_shift = 0
         """How wrong the wall clock is, in microseconds."""
         self.unforeseen: list[str] = []
+        """What should have happened to nobody."""
         self.said: list[Callable[[], object]] | None = None
         """What the thread that is played now tells the loop meanwhile; None: none is."""
-        """What should have happened to nobody."""
         self.set_exception_handler(lambda _, context: self.unforeseen.append(str(context)))
 
     # For the test

@@ -17,7 +17,9 @@ from tests.torture.database import Database, own_server, server_with_small_disk
 from tests.torture.faults import FAULTS, NOTICE_S, Fault, Strike, fill
 from tests.torture.machine import reason_it_cannot_mount
 from tests.torture.stage import Stage
+from tests.torture.workload import RunFailed
 
+MAX_DEADLOCKS = 5
 OURS = "FROM pg_stat_activity WHERE application_name = 'tidemark'"
 
 
@@ -52,7 +54,12 @@ def _ended(end: Callable[[Database], None]) -> Strike:
 async def _kill_backends(stage: Stage, choose: random.Random) -> None:
     """One process of the server dies, for which that ends all others, and recovers."""
     for _ in range(2):
-        os.kill(choose.choice(await _backends(stage)), signal.SIGKILL)
+        killed = False
+        while not killed:
+            # It may have ended by itself since.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(choose.choice(await _backends(stage)), signal.SIGKILL)
+                killed = True
         # Until it has recovered: one that is told to stop meanwhile does not, in PostgreSQL 18.
         await _answering(stage)
         await asyncio.sleep(choose.uniform(0, 0.5))
@@ -120,9 +127,14 @@ async def _lock_tables(stage: Stage, choose: random.Random) -> None:
     """Somebody locks the tables, so that every connection of the services' has to wait."""
     connection = await asyncpg.connect(_database(stage).server.url)
     try:
+        await connection.execute("SET lock_timeout = '10s'")
         for _ in range(2):
-            while not await _are_locked_for(choose.uniform(2, 3), connection):
-                pass
+            seconds = choose.uniform(2, 3)
+            for _attempt in range(MAX_DEADLOCKS):
+                if await _are_locked_for(seconds, connection):
+                    break
+            else:
+                raise RunFailed("The tables cannot be locked for deadlocks")
             await asyncio.sleep(choose.uniform(0, 0.3))
     finally:
         await connection.close()
@@ -139,6 +151,11 @@ async def _are_locked_for(seconds: float, connection: Any) -> bool:
             await asyncio.sleep(seconds)
     except asyncpg.DeadlockDetectedError:
         return False
+    except asyncpg.LockNotAvailableError as error:
+        others = await connection.fetch(
+            "SELECT pid, state, wait_event, query, pg_blocking_pids(pid) FROM pg_stat_activity"
+        )
+        raise RunFailed(f"Somebody keeps the tables: {list(map(dict, others))}") from error
     return True
 
 

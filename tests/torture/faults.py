@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,6 +106,7 @@ class Fault:
         is_damage: whether it damages a log, so that a service may say that something is lost.
         reads_go_on: whether queries have to be answered meanwhile.
         patience: how long a run with it waits.
+        parts: the faults that strike in its place, one after the other.
     """
 
     name: str
@@ -119,10 +120,16 @@ class Fault:
     place: Callable[[Path], AbstractAsyncContextManager[Path]] = _as_it_is
     needs_privilege: bool = False
     reason_it_cannot: Callable[[], str] = lambda: ""
-    felt_as: Sequence[str] = ()
+    felt_as: tuple[str, ...] = ()
     is_damage: bool = False
     reads_go_on: bool = False
     patience: Patience = Patience(recovery_s=12, everything_s=12)
+    parts: tuple["Fault", ...] = ()
+
+    @property
+    def one_by_one(self) -> tuple["Fault", ...]:
+        """Those that strike one after the other, mostly just this."""
+        return self.parts or (self,)
 
 
 # Processes
@@ -249,6 +256,8 @@ def _survived(name: str, failure: str) -> Strike:
         party.disturb(failure)
         await party.meets_it(NOTICE_S)
         await asyncio.sleep(choose.uniform(0.3, 1.0))
+        # What is there can be read all the while.
+        await WholeLog.of(stage.commands if name == "command" else stage.queries)
         party.mend()
 
     return strike

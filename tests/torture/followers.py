@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from shared.event_log_service import HEARTBEAT_S
-from tests.history.recorded import Delivery, Subscription, Watch, Watching
+from tests.history.recorded import Delivery, Subscription, Unknown, Watch, Watching
 from tests.services.deployment import QueryClient, tenant
 from tests.torture.recorder import RETRY_S, Line, failure_of
 from tidemark.internal.v1.stored_pb2 import StoredSubscribeResponse
@@ -21,6 +21,9 @@ from tidemark.v1.ship_pb2 import WatchShipRequest
 
 SILENCE_S = 3 * HEARTBEAT_S
 """After which one gives a stream up, and its connection."""
+
+ENDED = Unknown("OK: it ended the stream")
+"""A service that stops says so."""
 
 _Stream = grpc.aio.UnaryStreamCall[SubscribeRequest, StoredSubscribeResponse]
 
@@ -106,6 +109,7 @@ class Subscriber:
         with _stream(self._line, wanted, self._request()) as stream:
             while self.position < position and len(connection) < patience:
                 if (response := await _next(stream)) is None:
+                    wanted.ends.append(ENDED)
                     return
                 checkpoint = response.checkpoint
                 self.newest = Delivery(

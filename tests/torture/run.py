@@ -6,7 +6,7 @@ import json
 import pickle
 import random
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -51,6 +51,9 @@ AFTER_S = 0.3
 RECOVERY_S = 10.0
 END_S = 50.0
 """Until every client has come to an end after it was told to."""
+
+STOPPED = {"projection_faulted", "rebuild_faulted"}
+"""What a rebuild, such as those of a run, mends before anybody looks."""
 
 FAILURES = (
     RunFailed,
@@ -108,7 +111,8 @@ async def play(fault: Fault, seed: int, folder: Path, pace_s: float = PACE_S) ->
     else:
         kinds = missing(history)
         complaints += [f"It proves nothing of {kind}, which did not occur" for kind in kinds]
-        complaints += not_felt(fault, history)
+        for each, strike in zip(fault.one_by_one, history.strikes, strict=True):
+            complaints += not_felt(each, strike, history.calls)
         complaints += unforeseen(history, is_damaged=fault.is_damage)
         verdict = _verdict(fault, seed, history, complaints)
     if verdict.complaints:
@@ -118,10 +122,10 @@ async def play(fault: Fault, seed: int, folder: Path, pace_s: float = PACE_S) ->
     return verdict
 
 
-def not_felt(fault: Fault, history: History) -> Iterator[str]:
+def not_felt(fault: Fault, strike: tuple[float, float], calls: Sequence[Call]) -> Iterator[str]:
     """What should have been seen of the fault while it was there, and was not."""
-    began, ended = history.struck
-    answers = [call.answer for call in history.calls if call.ended > began and call.invoked < ended]
+    began, ended = strike
+    answers = [call.answer for call in calls if call.ended > began and call.invoked < ended]
     failures = [
         str(answer)
         for answer in answers
@@ -131,22 +135,32 @@ def not_felt(fault: Fault, history: History) -> Iterator[str]:
     ]
     for what in fault.felt_as:
         if not any(what in failure for failure in failures):
-            yield f"Nobody felt it: no answer was {what}"
+            yield f"Nobody felt it: during {fault.name}, no answer was {what}"
     if fault.reads_go_on and not any(
         call.server == "query" and began < call.invoked and call.ended < ended
-        for call in history.calls
+        for call in calls
         if not isinstance(call.answer, Failure | Unknown)
     ):
-        yield "No query was answered meanwhile"
+        yield f"No query was answered during {fault.name}"
 
 
-def _mistakes(actors: Stage) -> Iterator[str]:
+def _mistakes(actors: Stage, *, is_damaged: bool) -> Iterator[str]:
     """What the services have told their operator that only a mistake in the program explains."""
+    grave = UNFORESEEN | STOPPED if is_damaged else UNFORESEEN | STOPPED | {"following_stopped"}
     for party in actors.parties:
         for line in party.output.read_text().splitlines():
-            event = json.loads(line).get("event") if line.startswith("{") else ""
-            if event in UNFORESEEN or line.startswith("Traceback"):
+            if _event_in(line) in grave or line.startswith("Traceback"):
                 yield f"The {party.name} service said {line}"
+
+
+def _event_in(line: str) -> str:
+    """What a line of a service's log tells of; one that a kill has cut short tells nothing."""
+    try:
+        event: str = json.loads(line)["event"]
+    except (ValueError, KeyError, TypeError):
+        return ""
+    # asyncio's own, of what nobody awaits.
+    return event if not event.startswith(("Exception in", "Task exception")) else "command_failed"
 
 
 async def _play(
@@ -175,16 +189,17 @@ async def _play(
         )
         async with _clients(history, actors, seed, pace_s, complaints) as clients:
             await asyncio.sleep(choose.uniform(*BEFORE_S))
-            began = time.monotonic()
-            await fault.strike(actors, choose)
-            history.struck = began, time.monotonic()
+            for each in fault.one_by_one:
+                began = time.monotonic()
+                await each.strike(actors, choose)
+                history.strikes.append((began, time.monotonic()))
             recovery = await _recovery(history, actors, seed, fault.patience.recovery_s)
             starting_s = max(each.longest_restart_s for each in actors.parties)
             history.recovery = replace(recovery, seconds=recovery.seconds + starting_s)
             await _until_everything_occurred(history, fault.patience.everything_s)
             await clients.finish()
             complaints += await survey(history, actors)
-            complaints += _mistakes(actors)
+            complaints += _mistakes(actors, is_damaged=fault.is_damage)
             if not complaints:
                 await clients.catch_up(len(history.log.records))
 

@@ -3,14 +3,12 @@
 `make torture` runs each by itself, with several seeds.
 """
 
-import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from tests.torture.faults import FAULTS, FAULTY_COMMAND, FAULTY_QUERY, Fault
 from tests.torture.run import play
-from tests.torture.stage import Stage
 from tests.torture.world import SLOW_PACE_S
 
 SEED = 1
@@ -54,23 +52,14 @@ def of_one_machine(names: Sequence[str]) -> Fault:
 def one_after_the_other(faults: Sequence[Fault]) -> Fault:
     """All of them as one, for a run that begins as the first one's does."""
 
-    async def strike(stage: Stage, choose: random.Random) -> None:
-        for fault in faults:
-            await fault.strike(stage, choose)
-
-    return replace(
-        faults[0],
-        name=", ".join(each.name for each in faults),
-        strike=strike,
-        felt_as=list(dict.fromkeys(what for each in faults for what in each.felt_as)),
-        reads_go_on=any(each.reads_go_on for each in faults),
-    )
+    name = ", ".join(each.name for each in faults)
+    return replace(faults[0], name=name, parts=tuple(faults))
 
 
 async def keeps_every_promise(fault: Fault, folder: Path) -> None:
-    """Fails if the checker complains of a run with this fault, and says how to have it again."""
+    """Fails if the checker complains of a run with this fault; the same test has it again."""
     verdict = await play(fault, SEED, folder, SLOW_PACE_S)
 
-    assert verdict.complaints == (), f"Seed {SEED}; each alone: make torture FAULT='…' SEED={SEED}"
+    assert verdict.complaints == (), f"Of these, with seed {SEED}: {fault.name}"
     assert verdict.unknown, "no outcome was ever in doubt"
     assert verdict.resolved == verdict.unknown

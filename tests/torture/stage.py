@@ -90,6 +90,7 @@ class Party:
     def disturb(self, failure: str) -> None:
         """Has its disk fail from now on; see `tests.torture.faulty_disk`."""
         # All of it at once, for who reads it meanwhile.
+        self.met.unlink(missing_ok=True)
         written = self.switch.with_suffix(".new")
         written.write_text(failure)
         written.rename(self.switch)
@@ -97,7 +98,6 @@ class Party:
     def mend(self) -> None:
         """Has its disk work again."""
         self.switch.unlink()
-        self.met.unlink(missing_ok=True)
 
     async def meets_it(self, within: float) -> None:
         """Returns once its disk has failed.
