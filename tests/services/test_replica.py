@@ -5,7 +5,7 @@ import json
 import shutil
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import pytest_asyncio
 from examples.services import Service, start_query_service
 from shared.aggregates.ship import SHIP
 from shared.aggregates.user import USER
+from shared.errors import Unavailable
 from shared.event_log_service import Origin
 from shared.log.log import timestamp_of
 from shared.log.memory import MemoryLog
@@ -28,7 +29,7 @@ from tests.services.deployment import (
     deployment,
     metadata_of,
 )
-from tests.services.following import following, register
+from tests.services.following import Interrupted, following, following_what, register
 from tests.services.health import NOT_SERVING, SERVING, health_of, until_health
 from tests.services.histories import WholeLog, folded, states
 from tests.services.refusals import refused, unavailable
@@ -347,6 +348,27 @@ async def test_what_was_heard_of_the_origin_outlives_a_restart_in_between(tmp_pa
         assert checkpoint.position == 2
         assert checkpoint.origin_heard_at == timestamp_of(heard_at)
         assert checkpoint.origin_head_position == 10
+
+
+def ends_well() -> None:
+    """The stream is over."""
+
+
+def fails() -> None:
+    raise Unavailable("DRAINING", "The service is stopping")
+
+
+@pytest.mark.parametrize("end", [ends_well, fails])
+async def test_what_came_before_a_stream_ended_is_copied_however_far_behind_it_is(
+    end: Callable[[], None], tmp_path: Path
+) -> None:
+    log = MemoryLog()
+    await register(log, "one")
+    await register(log, "two")
+    async with following_what(tmp_path, Interrupted(log, end)) as far:
+        shown = await far.ships.ListShips(ListShipsRequest(min_position=2), timeout=10)
+
+    assert [ship.ship_id for ship in shown.ships] == ["one", "two"]
 
 
 # An upstream that is not the log that was read
