@@ -19,6 +19,7 @@ from shared.aggregates.ship import SHIP
 from shared.aggregates.user import USER
 from shared.errors import Unavailable
 from shared.event_log_service import Origin
+from shared.following import SILENCE_S
 from shared.log.log import timestamp_of
 from shared.log.memory import MemoryLog
 from tests.services.caller import OF_EVERY_TENANT, Caller
@@ -366,7 +367,8 @@ async def test_what_came_before_a_stream_ended_is_copied_however_far_behind_it_i
     await register(log, "one")
     await register(log, "two")
     async with following_what(tmp_path, Interrupted(log, end)) as far:
-        shown = await far.ships.ListShips(ListShipsRequest(min_position=2), timeout=10)
+        # Sooner than its next stream falls silent.
+        shown = await far.ships.ListShips(ListShipsRequest(min_position=2), timeout=SILENCE_S - 1)
 
     assert [ship.ship_id for ship in shown.ships] == ["one", "two"]
 
