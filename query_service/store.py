@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, TypeVarTuple
 
+import structlog
+
 from query_service.projection import Projection
 from query_service.state_cache import StateCache
 from query_service.states import States, read_state
@@ -31,6 +33,8 @@ CREATE TABLE checkpoint (
     is_live INTEGER NOT NULL
 ) STRICT;
 """
+
+logger = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
@@ -183,9 +187,12 @@ class ProjectionStore:
         await self._writer.close()
 
     async def delete(self) -> None:
-        """Closes the file and removes it."""
+        """Closes the file and removes it; if it cannot be removed, it is at the next start."""
         await self.close()
-        await asyncio.to_thread(_delete, self._path)
+        try:
+            await asyncio.to_thread(_delete, self._path)
+        except OSError:
+            logger.warning("projection_file_left", path=str(self._path), exc_info=True)
 
 
 # An error of the machine, not of the projection: to be tried again.

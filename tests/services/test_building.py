@@ -13,6 +13,7 @@ import pytest
 from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from query_service.building import BATCH_EVENTS, Building, ProjectionFault
 from query_service.projection import Projection
@@ -245,3 +246,17 @@ async def test_only_a_service_that_runs_rebuilds(tmp_path: Path) -> None:
         await projector.close()
 
     assert not rebuild.is_done
+
+
+async def test_a_file_that_cannot_be_removed_hides_no_reason_for_removing_it(
+    tmp_path: Path,
+) -> None:
+    store = await ProjectionStore.create(tmp_path, USERS, is_live=False)
+    [path] = tmp_path.glob("users-*.db")
+    path.unlink()
+    path.mkdir()
+
+    with capture_logs() as told:
+        await store.delete()
+
+    assert [(each["event"], each["path"]) for each in told] == [("projection_file_left", str(path))]
