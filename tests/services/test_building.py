@@ -248,13 +248,19 @@ async def test_only_a_service_that_runs_rebuilds(tmp_path: Path) -> None:
     assert not rebuild.is_done
 
 
+def replaced_by_a_folder(folder: Path) -> Path:
+    """The only file of the projection, which is none any more."""
+    [path] = folder.glob("users-*.db")
+    path.unlink()
+    path.mkdir()
+    return path
+
+
 async def test_a_file_that_cannot_be_removed_hides_no_reason_for_removing_it(
     tmp_path: Path,
 ) -> None:
     store = await ProjectionStore.create(tmp_path, USERS, is_live=False)
-    [path] = tmp_path.glob("users-*.db")
-    path.unlink()
-    path.mkdir()
+    path = replaced_by_a_folder(tmp_path)
 
     with capture_logs() as told:
         await store.delete()
