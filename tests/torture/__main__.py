@@ -30,6 +30,9 @@ RESULTS = FOLDER / "results.jsonl"
 WIDTH = 120
 """Where there is no terminal to say."""
 
+MAX_COMPLAINT = 600
+"""Characters that are printed of one; the file has all."""
+
 RUN_S = 180.0
 """After which a run is given up."""
 
@@ -188,7 +191,7 @@ def _report(faults: Sequence[Fault], verdicts: Sequence[Verdict]) -> bool:
         name = shlex.quote(verdict.fault)
         console.print(f"[bold red]{verdict.fault}, seed {verdict.seed}[/]", highlight=False)
         for complaint in verdict.complaints[:5] or ("It was not found out",):
-            console.print(f"  {complaint}", markup=False, highlight=False)
+            console.print(f"  {complaint[:MAX_COMPLAINT]}", markup=False, highlight=False)
         console.print(f"  again: make torture FAULT={name} SEED={verdict.seed}", markup=False)
     return bool(wrong)
 
