@@ -258,7 +258,10 @@ class _File:
             content: the whole of the file, if that is not known from before.
         """
         if content is not None:
-            self._durable.write_bytes(content)
+            # All of it at once: a process that is killed in between has lost nothing by that.
+            whole = self._durable.with_name(f"{self._durable.name}.new")
+            whole.write_bytes(content)
+            whole.replace(self._durable)
             self._since.clear()
             self.has_synced = True
         number = os.open(self._durable, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644)

@@ -214,7 +214,11 @@ def _time_of(record: bytes) -> int:
 
 
 def digest_at(db: sqlite3.Connection, position: int) -> bytes:
-    """The digest of the log up to a position."""
+    """The digest of the log up to a position.
+
+    Raises:
+        DataLoss: LOG_CORRUPT.
+    """
     found = db.execute(
         "SELECT position, digest FROM chunks WHERE position <= ? ORDER BY position DESC LIMIT 1",
         (position,),
@@ -225,7 +229,9 @@ def digest_at(db: sqlite3.Connection, position: int) -> bytes:
         if chunk is not None and chunk.first <= position:
             for record in chunk.records[: position - chunk.first + 1]:
                 digest = chain(digest, record)
-    return bytes(digest)
+    if not isinstance(digest, bytes):
+        raise DataLoss("LOG_CORRUPT", f"The digest at position {position} is lost")
+    return digest
 
 
 def event_time(db: sqlite3.Connection, after: int) -> int | None:
