@@ -134,7 +134,11 @@ async def _make_tables(connection: Connection) -> None:
     for attempt in range(1, ATTEMPTS + 1):
         try:
             await connection.execute(SCHEMA)
-        except (asyncpg.UniqueViolationError, asyncpg.DuplicateTableError):
+        except (
+            asyncpg.UniqueViolationError,
+            asyncpg.DuplicateTableError,
+            asyncpg.DuplicateObjectError,
+        ):
             # Somebody made them between PostgreSQL's look and its attempt.
             if attempt == ATTEMPTS:
                 raise

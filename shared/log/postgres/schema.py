@@ -81,7 +81,11 @@ async def _make_version_table(connection: Connection) -> None:
             await connection.execute(
                 "CREATE TABLE IF NOT EXISTS log_schema (version integer PRIMARY KEY)"
             )
-        except (asyncpg.UniqueViolationError, asyncpg.DuplicateTableError):
+        except (
+            asyncpg.UniqueViolationError,
+            asyncpg.DuplicateTableError,
+            asyncpg.DuplicateObjectError,
+        ):
             # Somebody made it between PostgreSQL's look and its attempt.
             if attempt == ATTEMPTS:
                 raise
