@@ -195,7 +195,7 @@ def folded(aggregate: Aggregate[Any], state: Any, event: RecordedEvent) -> Any:
         DataLoss: LOG_CORRUPT: the event cannot follow.
     """
     try:
-        return aggregate.fold(state, event, ignore_unknown=True)
+        return aggregate.fold_known(state, event, aggregate.unpack_known(event))
     except CorruptHistory as error:
         raise DataLoss("LOG_CORRUPT", "The aggregate's history is damaged") from error
 

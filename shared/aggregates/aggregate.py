@@ -103,28 +103,29 @@ class Aggregate(Generic[State]):
                 f"The {event.payload.type_url} at position {event.position} does not parse"
             ) from error
 
-    def fold(
-        self, state: State | None, event: RecordedEvent, *, ignore_unknown: bool = False
-    ) -> State:
+    def fold(self, state: State | None, event: RecordedEvent) -> State:
         """Records the next event in the state, and returns it.
 
         Args:
             state: changed in place; None before the first event.
             event: the one that follows.
-            ignore_unknown: an event of an unknown type only moves the version on. For readers: who
-                decides must not decide on a state that lacks something.
 
         Raises:
             CorruptHistory: it is not the event that follows.
-            UnknownEvent: see `ignore_unknown`.
+            UnknownEvent: its payload is of a type that is not among these events: who decides must
+                not decide on a state that lacks something.
         """
-        payload = self.unpack_known(event) if ignore_unknown else self.unpack(event)
-        return self.fold_known(state, event, payload)
+        return self.fold_known(state, event, self.unpack(event))
 
     def fold_known(
         self, state: State | None, event: RecordedEvent, payload: Message | None
     ) -> State:
-        """The same for whoever has unpacked the payload; None: only the version moves on.
+        """The same for whoever only reads, and has unpacked what is known.
+
+        Args:
+            state: changed in place; None before the first event.
+            event: the one that follows.
+            payload: of `unpack_known`; None: only the version moves on.
 
         Raises:
             CorruptHistory: it is not the event that follows.

@@ -27,7 +27,7 @@ from examples.dev_credentials import (
     jwk_set,
 )
 from shared.call import Call
-from shared.errors import Unauthenticated
+from shared.errors import NotFound, Unauthenticated
 from shared.options import ServerOptions
 from shared.rpc import methods_of
 from shared.security import refreshed, tokens
@@ -51,7 +51,7 @@ class Nothing:
         return ListProjectionsResponse()
 
     async def rebuild_projection(self, _request: Message, _call: Call) -> None:
-        raise NotImplementedError  # a service has every RPC; no test here calls this one
+        raise NotFound("PROJECTION_NOT_FOUND", "There is no projection")
 
 
 @contextlib.asynccontextmanager

@@ -55,6 +55,9 @@ END_S = 50.0
 STOPPED = {"projection_faulted", "rebuild_faulted"}
 """What a rebuild, such as those of a run, mends before anybody looks."""
 
+UNAWAITED = ("Exception in", "Task exception")
+"""How asyncio's own words begin of a failure that nobody waited for."""
+
 FAILURES = (
     RunFailed,
     ServiceFailed,
@@ -149,7 +152,8 @@ def _mistakes(actors: Stage, *, is_damaged: bool) -> Iterator[str]:
     grave = UNFORESEEN | STOPPED if is_damaged else UNFORESEEN | STOPPED | {"following_stopped"}
     for party in actors.parties:
         for line in party.output.read_text().splitlines():
-            if _event_in(line) in grave or line.startswith("Traceback"):
+            event = _event_in(line)
+            if event in grave or event.startswith(UNAWAITED) or line.startswith("Traceback"):
                 yield f"The {party.name} service said {line}"
 
 
@@ -159,8 +163,7 @@ def _event_in(line: str) -> str:
         event: str = json.loads(line)["event"]
     except (ValueError, KeyError, TypeError):
         return ""
-    # asyncio's own, of what nobody awaits.
-    return event if not event.startswith(("Exception in", "Task exception")) else "command_failed"
+    return event
 
 
 async def _play(
