@@ -78,6 +78,7 @@ class UpstreamKeys:
         self._position: int | None = None
         self._connection: Connection | None = None
         self._connecting = asyncio.Lock()
+        self._catching_up = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._outage = Outage("keys_unavailable", upstream=upstream.upstream)
 
@@ -145,17 +146,18 @@ class UpstreamKeys:
         self._let_go()
         if not self._filter.event_types:
             return
-        if self._position is None:
-            # However long the log is, this takes no longer.
-            lately = (time.time_ns() - LATELY_NS) // 1000
-            self._position = await self._log.position_at(lately)
-        while (position := self._position) < self._log.head.position:
-            page = await self._log.read(position, event_filter=self._filter)
-            for aggregate in map(erased_by, page.records):
-                self._erased.add(aggregate)
-                self._kept.pop(aggregate, None)
-            # Somebody else may have come further meanwhile.
-            self._position = max(self._position, page.position)
+        # At a start there may be much to read, and many who wait for it: one reads for all.
+        async with self._catching_up:
+            if self._position is None:
+                # However long the log is, this takes no longer.
+                lately = (time.time_ns() - LATELY_NS) // 1000
+                self._position = await self._log.position_at(lately)
+            while self._position < self._log.head.position:
+                page = await self._log.read(self._position, event_filter=self._filter)
+                for aggregate in map(erased_by, page.records):
+                    self._erased.add(aggregate)
+                    self._kept.pop(aggregate, None)
+                self._position = page.position
 
     async def _ask(self, aggregates: Sequence[AggregateKey]) -> dict[AggregateKey, bytes]:
         """What the upstream has of keys.

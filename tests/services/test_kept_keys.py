@@ -12,7 +12,7 @@ import pytest
 from query_service.keys import KEPT_S, UpstreamKeys
 from shared.aggregates.user import USER
 from shared.errors import DataLoss, Unavailable
-from shared.log.log import Commit
+from shared.log.log import EVERYTHING, MAX_PAGE_EVENTS, Commit, EventFilter, Page
 from shared.log.memory import MemoryLog
 from shared.personal.sealing import DESTROYED, KEY_BYTES, Keys
 from shared.security.upstream import Upstream
@@ -101,6 +101,45 @@ async def test_a_key_is_gone_when_the_copy_of_the_log_says_that_it_was_destroyed
         assert (await keys.find([ADA]))[ADA] != DESTROYED
         await copy.append([Commit(ADA, 1, [event(ADA, 2, UserErased())])])
         assert await keys.find([ADA]) == {ADA: DESTROYED}
+
+
+class ReadInPages(MemoryLog):
+    """Gives two events at a time, after others have had their turn, and counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pages = 0
+
+    async def read(
+        self,
+        after: int,
+        limit: int = MAX_PAGE_EVENTS,
+        event_filter: EventFilter = EVERYTHING,
+        until: int | None = None,
+    ) -> Page:
+        self.pages += 1
+        await asyncio.sleep(0)
+        return await super().read(after, limit, event_filter, min(after + 2, self.head.position))
+
+
+async def test_many_who_ask_at_once_have_the_log_looked_through_once_for_all_of_them(
+    own: Deployment,
+) -> None:
+    copy = ReadInPages()
+    users = [user(f"user {number}", "default") for number in range(10)]
+    created = UserCreated(username="x")
+    await copy.append([Commit(each, 0, [event(each, 1, created)]) for each in users])
+    await copy.append([Commit(users[9], 1, [event(users[9], 2, UserErased())])])
+    for each in users:
+        await send(own.commands, of(each.aggregate_id, CREATE))
+    async with keys_from(own, copy) as keys:
+        found = await asyncio.gather(*(keys.find([each]) for each in users))
+
+    assert copy.pages == 6
+    is_destroyed = [
+        keys_of_one[each] == DESTROYED for each, keys_of_one in zip(users, found, strict=True)
+    ]
+    assert is_destroyed == [False] * 9 + [True]
 
 
 async def test_whom_the_copy_of_the_log_calls_erased_is_so_whatever_the_upstream_has(
