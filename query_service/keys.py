@@ -7,7 +7,7 @@ minutes after it was asked for: who is cut off is not to read for ever what othe
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import grpc
@@ -19,7 +19,7 @@ from shared.errors import DataLoss, TidemarkError, Unavailable
 from shared.log.log import AggregateKey, EventFilter, EventLog
 from shared.outage import Outage
 from shared.personal.fields import erased_by, erasing_events
-from shared.personal.requests import keys_response, keys_wanted
+from shared.personal.requests import MAX_KEYS, keys_response, keys_wanted
 from shared.personal.sealing import DESTROYED, Keys
 from shared.security.misconfigured import Misconfigured
 from shared.security.tenants import TENANT_HEADER
@@ -46,10 +46,39 @@ T = TypeVar("T")
 
 Connection = tuple[grpc.aio.Channel, Metadata]
 
+Kind = tuple[str, str]
+"""A tenant's id, and the type of its aggregates."""
+
 
 class _Kept(NamedTuple):
     key: bytes
     until: float
+
+
+class _Question:
+    """What the upstream is asked at once: whose keys, of one tenant and one kind.
+
+    One is asked after the other, and the next one gathers meanwhile: at a start, whoever is read
+    needs a key.
+    """
+
+    answer: asyncio.Task[Keys]
+
+    def __init__(self, kind: Kind, aggregates: Iterable[AggregateKey]) -> None:
+        self.kind = kind
+        self.aggregates = set(aggregates)
+        self.is_asked = False
+
+    def takes(self, aggregates: Collection[AggregateKey]) -> bool:
+        """Has it be about these, too, and says whether that was possible.
+
+        One that is asked may be so on a connection that is dead; who comes later need not wait for
+        that alone.
+        """
+        if self.is_asked or len(self.aggregates) + len(aggregates) > MAX_KEYS:
+            return False
+        self.aggregates.update(aggregates)
+        return True
 
 
 class UpstreamKeys:
@@ -76,6 +105,8 @@ class UpstreamKeys:
         self._erased: set[AggregateKey] = set()
         """Whom the log calls erased lately, up to `_position`, whatever the upstream says."""
         self._position: int | None = None
+        self._questions: dict[Kind, _Question] = {}
+        """The latest of each kind that is not answered."""
         self._connection: Connection | None = None
         self._connecting = asyncio.Lock()
         self._catching_up = asyncio.Lock()
@@ -93,13 +124,16 @@ class UpstreamKeys:
         found = dict.fromkeys(self._erased.intersection(aggregates), DESTROYED)
         found |= {each: self._kept[each].key for each in aggregates if each in self._kept}
         if missing := [each for each in aggregates if each not in found]:
-            found |= await self._to_the_end(self._find_upstream(missing))
+            found |= await self._find_upstream(missing)
         return found
 
     async def get_keys(self, request: GetKeysRequest, call: Call) -> GetKeysResponse:
         """KeyService for those who follow this service: nothing is kept on the way."""
         wanted = keys_wanted(request, call.tenant_id, self._kinds)
-        return keys_response(await self._to_the_end(self._ask(wanted)) if wanted else {})
+        if not wanted:
+            return keys_response({})
+        # As a question does, it goes on if the caller gives up first.
+        return keys_response(await asyncio.shield(self._start(self._ask(wanted))))
 
     def disconnect(self) -> None:
         """Has the next call make a connection anew, with credentials as they are then."""
@@ -119,9 +153,34 @@ class UpstreamKeys:
             await self._connection[0].close()
 
     async def _find_upstream(self, aggregates: Sequence[AggregateKey]) -> Keys:
-        keys = await self._ask(aggregates)
+        keys = await asyncio.shield(self._question(aggregates).answer)
         if not keys.keys() >= set(aggregates):
             raise DataLoss("KEY_LOST", "There is no key for what is personal")
+        return {each: keys[each] for each in aggregates}
+
+    def _question(self, aggregates: Sequence[AggregateKey]) -> _Question:
+        """The next question to be asked, with these among what it is about.
+
+        It goes on without whoever has it asked: only so is a connection found out that is dead, or
+        a key kept for whoever has little time.
+        """
+        tenant_id, aggregate_type, _ = aggregates[0]
+        question = latest = self._questions.get((tenant_id, aggregate_type))
+        if question is None or not question.takes(aggregates):
+            question = _Question((tenant_id, aggregate_type), aggregates)
+            question.answer = self._start(self._answer(question, latest))
+            self._questions[question.kind] = question
+        return question
+
+    async def _answer(self, question: _Question, before: _Question | None) -> Keys:
+        if before is not None:
+            await asyncio.wait([before.answer])
+        question.is_asked = True
+        try:
+            keys = await self._ask(list(question.aggregates))
+        finally:
+            if self._questions[question.kind] is question:
+                del self._questions[question.kind]
         # The upstream destroys a key after it has recorded that, and the copy may know meanwhile.
         await self._catch_up()
         keys |= dict.fromkeys(self._erased.intersection(keys), DESTROYED)
@@ -197,13 +256,6 @@ class UpstreamKeys:
             AggregateKey(tenant_id, aggregate_type, each.aggregate_id): each.key
             for each in response.keys
         }
-
-    async def _to_the_end(self, asking: Coroutine[Any, Any, T]) -> T:
-        """Asks, and goes on with it if the caller gives up first.
-
-        Only so is a connection found out that is dead, or a key kept for whoever has little time.
-        """
-        return await asyncio.shield(self._start(asking))
 
     def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(work)

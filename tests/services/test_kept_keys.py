@@ -20,7 +20,7 @@ from tests.log.builders import event, user
 from tests.services.commanding import of, send
 from tests.services.deployment import Deployment, reason_of
 from tests.torture.proxy import Mode, Proxy
-from tidemark.v1.personal_pb2 import GetKeysRequest
+from tidemark.v1.personal_pb2 import GetKeysRequest, GetKeysResponse, PersonalKey
 from tidemark.v1.user_pb2 import CreateUser, EraseUser, UserCreated, UserErased
 
 pytestmark = pytest.mark.timeout(60)
@@ -140,6 +140,69 @@ async def test_many_who_ask_at_once_have_the_log_looked_through_once_for_all_of_
         keys_of_one[each] == DESTROYED for each, keys_of_one in zip(users, found, strict=True)
     ]
     assert is_destroyed == [False] * 9 + [True]
+
+
+class SlowKeys:
+    """A key service that answers when it is told to, and notes whom it was asked for."""
+
+    def __init__(self, *, without: str) -> None:
+        self._without = without
+        self.asked: asyncio.Queue[set[str]] = asyncio.Queue()
+        self.may_answer = asyncio.Event()
+
+    async def get_keys(
+        self, request: GetKeysRequest, _: grpc.aio.ServicerContext[object, object]
+    ) -> GetKeysResponse:
+        self.asked.put_nowait(set(request.aggregate_ids))
+        await self.may_answer.wait()
+        there = [each for each in request.aggregate_ids if each != self._without]
+        return GetKeysResponse(
+            keys=[PersonalKey(aggregate_id=each, key=each.encode()) for each in there]
+        )
+
+
+@asynccontextmanager
+async def serving(slow: SlowKeys) -> AsyncIterator[str]:
+    server = grpc.aio.server()
+    handler = grpc.unary_unary_rpc_method_handler(
+        slow.get_keys,
+        request_deserializer=GetKeysRequest.FromString,
+        response_serializer=GetKeysResponse.SerializeToString,
+    )
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("tidemark.v1.KeyService", {"GetKeys": handler}),)
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await server.stop(None)
+
+
+async def test_what_is_wanted_while_the_upstream_is_asked_is_asked_for_at_once_after_that() -> None:
+    slow = SlowKeys(without="user 7")
+    users = [user(f"user {number}", "default") for number in range(1500)]
+    async with serving(slow) as address, keys_of(address, MemoryLog()) as keys:
+        first = asyncio.create_task(keys.find(users[:1]))
+        assert await slow.asked.get() == {"user 0"}
+        others = [asyncio.create_task(keys.find([each])) for each in users[1:20]]
+        page = asyncio.create_task(keys.find(users[500:]))
+        gives_up = asyncio.create_task(keys.find(users[20:21]))
+        await asyncio.sleep(0)
+        gives_up.cancel()
+        slow.may_answer.set()
+
+        found = await asyncio.gather(first, *others, page, return_exceptions=True)
+
+        lost = found.pop(7)
+        assert isinstance(lost, DataLoss)
+        assert lost.reason == "KEY_LOST"
+        assert [dict(each) for each in found if not isinstance(each, BaseException)] == [
+            *({each: each.aggregate_id.encode()} for each in users[:20] if each != users[7]),
+            {each: each.aggregate_id.encode() for each in users[500:]},
+        ]
+        assert [len(await slow.asked.get()) for _ in range(3)] == [19, 1000, 1]
 
 
 async def test_whom_the_copy_of_the_log_calls_erased_is_so_whatever_the_upstream_has(
