@@ -100,7 +100,7 @@ class Executor:
         max_in_flight: int = 16_384,
         max_per_tenant: int = 4_096,
         max_cached: int = 20_000,
-        snapshot_every: int = 100,
+        snapshot_every: int = 20,
     ) -> None:
         self._log = log
         self._keys = keys

@@ -34,8 +34,8 @@ async def get(projector: Projector, past: Past, request: Any, call: Call) -> tup
     if request.HasField("as_of"):
         check_moment(request.as_of, "as_of")
         await past.reach(request.min_position, call)
-        moment = await past.moment(request.as_of, key, call)
-        state, position = await past.state(projector.projection.aggregate, key, moment)
+        aggregate = projector.projection.aggregate
+        state, position = await past.state_as_of(aggregate, key, request.as_of, call)
     else:
         state, position = await get_now(projector, key, request, call)
     await projector.unseal(key.tenant_id, [state])

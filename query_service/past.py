@@ -81,6 +81,24 @@ class Past:
                 await self._reach_version(key, as_of.version, call)
                 return Moment(self._log.head.position, as_of.version)
 
+    async def state_as_of(
+        self, aggregate: Aggregate[Any], key: AggregateKey, as_of: AsOf, call: Call
+    ) -> tuple[Any, int]:
+        """The state at the moment that a request names, and the position that it is true of.
+
+        Raises:
+            NotFound: it did not exist then.
+            Unavailable: PROJECTION_BEHIND: the copy of the log did not come that far in time.
+        """
+        if as_of.WhichOneof("moment") == "version":
+            # Most often it is there, and to look whether it is would be to read it twice.
+            moment = Moment(self._log.head.position, as_of.version)
+            with suppress(NotFound):
+                state, position = await self.state(aggregate, key, moment)
+                if state.version == as_of.version:
+                    return state, position
+        return await self.state(aggregate, key, await self.moment(as_of, key, call))
+
     async def state(
         self, aggregate: Aggregate[Any], key: AggregateKey, moment: Moment
     ) -> tuple[Any, int]:
@@ -105,8 +123,9 @@ class Past:
         It saves a fold the events up to there. Without one, None and 0.
         """
         kept: KeptState | None = None
-        with suppress(TidemarkError):
-            kept = await self._projectors[aggregate.name].kept_state(key, *moment)
+        if moment.last_version >= KEPT_EVERY:
+            with suppress(TidemarkError):
+                kept = await self._projectors[aggregate.name].kept_state(key, *moment)
         if kept is None:
             return None, 0
         return aggregate.state.FromString(kept.state), kept.position

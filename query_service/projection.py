@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 
-from query_service.states import Columns, States, fold_each, schema_of
+from query_service.states import KEPT_EVERY, Columns, States, fold_each, schema_of
 from shared.aggregates.aggregate import Aggregate
 from tidemark.v1.event_pb2 import RecordedEvent
 
@@ -58,6 +58,7 @@ class Projection(Generic[State]):
     def fingerprint(self) -> bytes:
         """Digest of what its tables depend on, as far as a program can tell."""
         digest = hashlib.sha256(self.aggregate.snapshot_schema)
-        parts = [*sorted(self.aggregate.event_types), self.whole_schema, str(self.schema_version)]
+        made = (self.whole_schema, str(self.schema_version), str(KEPT_EVERY))
+        parts = [*sorted(self.aggregate.event_types), *made]
         digest.update("\0".join(parts).encode())
         return digest.digest()

@@ -11,7 +11,7 @@ from shared.log.log import AggregateKey
 from shared.sqlite import SqlValue, insert
 from tidemark.v1.event_pb2 import RecordedEvent
 
-KEPT_EVERY = 200
+KEPT_EVERY = 50
 """Versions from one kept past state of an aggregate to the next."""
 
 State = TypeVar("State", bound=Message)

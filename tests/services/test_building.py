@@ -19,7 +19,7 @@ from query_service.building import BATCH_EVENTS, Building, ProjectionFault
 from query_service.projection import Projection
 from query_service.projections.user import USERS
 from query_service.projector import Projector
-from query_service.states import States, fold_each
+from query_service.states import KEPT_EVERY, States, fold_each
 from query_service.store import ProjectionStore
 from query_service.unsealing import Unsealing
 from shared.aggregates.user import USER
@@ -215,6 +215,19 @@ async def test_what_would_be_built_differently_today_is_built_anew(
 
     assert await position_with(tmp_path, log, USERS) == 1
     assert await position_with(tmp_path, log, changed) == 0
+
+
+async def test_what_keeps_other_states_of_the_past_is_built_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = MemoryLog()
+    await append(log, user(), UserCreated())
+    async with building(tmp_path, log, replace(USERS)) as users:
+        await catch_up(users)
+
+    monkeypatch.setattr("query_service.projection.KEPT_EVERY", KEPT_EVERY + 1)
+
+    assert await position_with(tmp_path, log, replace(USERS)) == 0
 
 
 async def test_a_file_of_before_there_were_fingerprints_is_built_anew(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from tidemark.v1.ship_pb2 import GetShipRequest
 from tidemark.v1.user_pb2 import ChangeUserBalance, CreateUser, DeleteUser, GetUserRequest
 
 EVENTS = 2 + KEPT_EVERY + 200
+EARLY = KEPT_EVERY // 2
+"""A position before anything of users is kept."""
 CLEAN = f"{EVENTS} events, 11 aggregates, 0 receipts, 0 snapshots, 2 projections verified"
 
 Verify = Callable[[Path], Told]
@@ -190,13 +192,13 @@ def test_what_was_changed_is_named(what: str, store: Path, verify: Verify) -> No
 
 
 def test_a_checkpoint_that_is_too_early_is_found(store: Path, verify: Verify) -> None:
-    change(store / "users-000001.db", "UPDATE checkpoint SET position = 100")
+    change(store / "users-000001.db", f"UPDATE checkpoint SET position = {EARLY}")
 
     said = verify(store)
 
     assert said.code == 1
     assert said.findings == [
-        f"Projection users at position 100: {sentence}"
+        f"Projection users at position {EARLY}: {sentence}"
         for sentence in (
             "its digest is not that of the log",
             "table states: row 'default', 'ada' differs in state",

@@ -11,6 +11,7 @@ import runpy
 
 import command_service.executor
 import query_service.building
+import query_service.past
 import query_service.projection_service
 import query_service.projector
 import query_service.replica
@@ -44,7 +45,8 @@ def set_small_bounds() -> None:
     for module in (shared.following, query_service.replica):
         module.MAX_PAGE_EVENTS = 50  # type: ignore[attr-defined]  # the same
     query_service.replica.MAX_GATHERED_EVENTS = 100
-    query_service.states.KEPT_EVERY = KEPT_EVERY
+    for module in (query_service.past, query_service.states):
+        module.KEPT_EVERY = KEPT_EVERY  # type: ignore[attr-defined]  # the same
     query_service.state_cache.StateCache.__init__.__defaults__ = (8 << 10,)
     command_service.executor.Executor.__init__.__kwdefaults__ |= {  # type: ignore[operator]  # it has some
         "max_cached": 10,

@@ -1,5 +1,6 @@
 """What is read from the tables. Each function runs whole in a reader's thread."""
 
+import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from typing import cast
@@ -116,20 +117,25 @@ def read_aggregate(
     limit: int = MAX_PAGE_EVENTS,
 ) -> list[bytes]:
     """The next records of an aggregate, as far as it is indexed."""
-    aggregate = aggregate_of(db, key)
-    if aggregate is None:
-        return []
-    rows = db.execute(
-        "SELECT position FROM versions WHERE aggregate = ? AND version > ? AND position <= ?"
-        " ORDER BY version LIMIT ?",
+    # In one row, and the chunks below in one statement: at each step Python lets go of its
+    # interpreter lock, for which others wait.
+    count, found = db.execute(
+        "SELECT count(*), group_concat(position) FROM"
+        " (SELECT position FROM versions WHERE version > ? AND position <= ? AND aggregate ="
+        " (SELECT aggregate FROM aggregates"
+        " WHERE tenant_id = ? AND aggregate_type = ? AND aggregate_id = ?)"
+        " ORDER BY version LIMIT ?)",
         (
-            aggregate,
             after_version,
             MAX_POSITION if until_position is None else until_position,
+            *key,
             limit,
         ),
-    )
-    return [record for _, record in records_at(db, [position for (position,) in rows])]
+    ).fetchone()
+    positions = sorted(map(int, found.split(","))) if found else []
+    if len(positions) != count:
+        raise DataLoss("LOG_CORRUPT", f"The index lacks events of {key}")
+    return [record for _, record in records_at(db, positions)]
 
 
 def load(
@@ -251,10 +257,17 @@ def chunks_after(db: sqlite3.Connection, position: int) -> Iterator[Chunk]:
 
 def records_at(db: sqlite3.Connection, positions: list[int]) -> Iterator[tuple[int, bytes]]:
     """The records at positions that are in the index, in ascending order."""
-    chunk: Chunk | None = None
+    rows = db.execute(
+        f"SELECT {COLUMNS} FROM chunks WHERE position IN"  # noqa: S608  # ours
+        " (SELECT (SELECT position FROM chunks WHERE position >= value ORDER BY position LIMIT 1)"
+        " FROM json_each(?)) ORDER BY position",
+        (json.dumps(positions),),
+    )
+    chunks = (Chunk.stored(*row) for row in rows)
+    chunk = next(chunks, None)
     for position in positions:
-        if chunk is None or position > chunk.position:
-            chunk = next(chunks_after(db, position - 1), None)
+        while chunk is not None and position > chunk.position:
+            chunk = next(chunks, None)
         if chunk is None or position < chunk.first:
             raise DataLoss("LOG_CORRUPT", f"There is no event at position {position}")
         yield position, chunk.record(position)
