@@ -1,9 +1,13 @@
 """What stays as it is, and what does not, while a log grows."""
 
+import statistics
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import islice
+
+import grpc
 
 from benchmarks import users
 from benchmarks.clients import execute_all, head_position
@@ -26,6 +30,12 @@ SHARES = {"10k": 0.01, "100k": 0.1, "1m": 1.0, "5m": 5.0}
 """Of the events of a large log."""
 
 ROUNDS = 3
+USERS = 50
+"""The same few in each log, so that nothing but its length differs."""
+
+COLD_USERS = 15
+"""Others, who are not in memory, in each round."""
+
 CALLERS = 64
 GET_CALLERS = 16
 BULK_COMMANDS = 20_000
@@ -49,15 +59,16 @@ async def grown(share: float, stage: Stage) -> AsyncIterator[Comparison]:
     query = await stage.start_query_service(command)
     notes.add("s until the query service is ready", time.monotonic() - began)
     await until_caught_up(query.address, log.events)
-    numbers = range(log.events // 2 // EVENTS_PER_USER)
-    changes = [users.changed(number).SerializeToString() for number in numbers]
+    changes = [users.changed(number).SerializeToString() for number in range(USERS)]
+    cold = iter(range(USERS, log.events // 2 // EVENTS_PER_USER))
 
     async def measure() -> Measurement:
         order = _commands(command, changes, CALLERS, 0.0)
         measurement = await under_load([order], [command, query], stage.conditions)
         await _settled(command, query)
-        await _note_bulk(notes, command, query, len(numbers))
-        await _note_gets(notes, query, len(numbers), stage)
+        await _note_bulk(notes, command, query)
+        await _note_cold(notes, command, islice(cold, COLD_USERS))
+        await _note_gets(notes, query, stage)
         await _note_deliveries(notes, command, query, changes, stage)
         return measurement
 
@@ -66,17 +77,30 @@ async def grown(share: float, stage: Stage) -> AsyncIterator[Comparison]:
     comparison.figures.update(notes.medians())
 
 
-async def _note_bulk(notes: Notes, command: Service, query: Service, count: int) -> None:
+async def _note_bulk(notes: Notes, command: Service, query: Service) -> None:
     began = time.monotonic()
-    commands = (users.changed(number % count) for number in range(BULK_COMMANDS))
+    commands = (users.changed(number % USERS) for number in range(BULK_COMMANDS))
     await execute_all(command.address, commands)
     notes.add("commands in bulk per second", BULK_COMMANDS / (time.monotonic() - began))
     await _settled(command, query)
 
 
-async def _note_gets(notes: Notes, query: Service, count: int, stage: Stage) -> None:
+async def _note_cold(notes: Notes, command: Service, numbers: Iterable[int]) -> None:
+    """Commands one after the other, each to a user whose past has to be read."""
+    took_ms = []
+    async with grpc.aio.insecure_channel(command.address) as channel:
+        change: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+        change = channel.unary_unary(users.CHANGE_BALANCE)
+        for number in numbers:
+            began = time.monotonic()
+            await change(users.changed(number).SerializeToString())
+            took_ms.append((time.monotonic() - began) * 1000)
+    notes.add("ms p50 of a command to a user who is not in memory", statistics.median(took_ms))
+
+
+async def _note_gets(notes: Notes, query: Service, stage: Stage) -> None:
     messages = [
-        GetUserRequest(user_id=users.user_id(number)).SerializeToString() for number in range(count)
+        GetUserRequest(user_id=users.user_id(number)).SerializeToString() for number in range(USERS)
     ]
     order = Order(query.address, GET_USER, Requests(messages, is_cyclic=True), GET_CALLERS)
     gets = await under_load([order], [query], stage.conditions)

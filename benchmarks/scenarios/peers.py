@@ -1,8 +1,9 @@
 """The same changes, made by other stores of events, each driven as suits it best."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from itertools import count
 
@@ -45,8 +46,10 @@ def changes() -> Requests:
 
 
 @asynccontextmanager
-async def beside_eventsourcing(stage: Stage) -> AsyncIterator[Comparison]:
-    """Calls beside one thread that does the same in its own process, with a new file each time."""
+async def beside_eventsourcing(
+    subject: Callable[[Stage], Awaitable[Side]], stage: Stage
+) -> AsyncIterator[Comparison]:
+    """Commands beside one thread that does the same in its own process, each time in a new file."""
     numbers = count()
     alone = replace(stage.conditions, load_processes=1)
 
@@ -63,7 +66,12 @@ async def beside_eventsourcing(stage: Stage) -> AsyncIterator[Comparison]:
         worker = replace(process, name="eventsourcing_users", is_load=False)
         return replace(measurement, processes=[worker])
 
-    yield Comparison(Side(EVENTSOURCING, measure), await commands(stage))
+    yield Comparison(Side(EVENTSOURCING, measure), await subject(stage))
+
+
+async def in_bulk(stage: Stage) -> Side:
+    """A command service's Execute, with 256 commands in a request."""
+    return await execute(stage, LARGE.order())
 
 
 async def appends(stage: Stage, callers: int, events: int) -> Side:
@@ -83,16 +91,18 @@ async def appends(stage: Stage, callers: int, events: int) -> Side:
 
 
 @asynccontextmanager
-async def beside_umadb(stage: Stage) -> AsyncIterator[Comparison]:
-    """Calls beside appends of one event under a condition, from as many callers."""
-    yield Comparison(await appends(stage, USUAL_CALLERS, 1), await commands(stage))
+async def beside_umadb(
+    subject: Callable[[Stage], Awaitable[Side]], stage: Stage
+) -> AsyncIterator[Comparison]:
+    """Commands beside appends of one event under a condition, from 64 callers."""
+    yield Comparison(await appends(stage, USUAL_CALLERS, 1), await subject(stage))
 
 
 @asynccontextmanager
 async def beside_umadb_in_bulk(stage: Stage) -> AsyncIterator[Comparison]:
     """Execute beside appends of as many events, as many of them in flight."""
     reference = await appends(stage, LARGE.streams * LARGE.in_flight, LARGE.commands)
-    yield Comparison(reference, await execute(stage, LARGE.order()))
+    yield Comparison(reference, await in_bulk(stage))
 
 
 PEERS = Group(
@@ -103,19 +113,33 @@ PEERS = Group(
             "eventsourcing",
             f"over gRPC, beside {EVENTSOURCING} on SQLite, in process",
             "commands",
-            beside_eventsourcing,
+            partial(beside_eventsourcing, commands),
             {"callers": USUAL_CALLERS},
+        ),
+        Scenario(
+            "eventsourcing-bulk",
+            "256 in a request, beside the same",
+            "commands",
+            partial(beside_eventsourcing, in_bulk),
+            LARGE.parameters,
         ),
         Scenario(
             "umadb",
-            f"over gRPC, beside {UMADB}",
+            f"over gRPC, beside {UMADB} with as many callers",
             "commands",
-            beside_umadb,
+            partial(beside_umadb, commands),
             {"callers": USUAL_CALLERS},
         ),
         Scenario(
+            "umadb-single",
+            "256 in a request, beside the same",
+            "commands",
+            partial(beside_umadb, in_bulk),
+            LARGE.parameters,
+        ),
+        Scenario(
             "umadb-bulk",
-            f"256 in a request, beside appends of 256 to {UMADB}",
+            f"256 in a request, beside unconditional appends of 256 to {UMADB}",
             "commands",
             beside_umadb_in_bulk,
             LARGE.parameters,
