@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from google.protobuf.duration_pb2 import Duration
 
-from query_service.building import BATCH_EVENTS
+from query_service.building import CLOSE_EVENTS
 from query_service.projector import Projector
 from query_service.replica import Replica
 from shared.call import Call
@@ -82,7 +82,7 @@ class Projections:
             return ProjectionState.PROJECTION_STATE_REBUILDING
         if projector.fault is not None:
             return ProjectionState.PROJECTION_STATE_FAULTED
-        if not projector.is_verified or head_position - projector.position > BATCH_EVENTS:
+        if not projector.is_verified or head_position - projector.position > CLOSE_EVENTS:
             return ProjectionState.PROJECTION_STATE_CATCHING_UP
         return ProjectionState.PROJECTION_STATE_LIVE
 

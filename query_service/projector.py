@@ -9,7 +9,7 @@ from typing import Any, TypeVar, TypeVarTuple
 
 import structlog
 
-from query_service.building import BATCH_EVENTS, Building, ProjectionFault
+from query_service.building import CLOSE_EVENTS, Building, ProjectionFault
 from query_service.projection import Projection
 from query_service.states import KeptState, newest_kept_state
 from query_service.store import ProjectionStore
@@ -268,7 +268,7 @@ class Projector:
         building = Building(self._log, store)
         unused = building
         try:
-            while self._log.head.position - building.position > BATCH_EVENTS:
+            while self._log.head.position - building.position > CLOSE_EVENTS:
                 await self._step_rebuild(building, rebuild)
             async with self._moving:
                 # Where it was then: nobody is answered meanwhile.

@@ -23,11 +23,11 @@ from shared.telemetry import tracing
 from tidemark.internal.v1.stored_pb2 import StoredSubscribeResponse
 from tidemark.v1.event_pb2 import Checkpoint
 
-MAX_GATHERED_EVENTS = 20_000
-MAX_GATHERED_BYTES = 8 << 20
+MAX_GATHERED_EVENTS = 40_000
+MAX_GATHERED_BYTES = 16 << 20
 """Beyond, the upstream is not read further until they are copied."""
 
-GATHERING_S = 0.5
+GATHERING_S = 1.0
 """For how long they are gathered while more come."""
 
 FIRST_WORD_S = 3.0

@@ -66,8 +66,9 @@ def make_small(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(following, "MAX_PAGE_EVENTS", 3)
     patch.setattr(replica, "MAX_PAGE_EVENTS", 3)
     patch.setattr(replica, "MAX_GATHERED_EVENTS", 4)
-    for module in (building, projection_service, projector):
-        patch.setattr(module, "BATCH_EVENTS", 4)
+    patch.setattr(building, "BATCH_EVENTS", 4)
+    for module in (projection_service, projector):
+        patch.setattr(module, "CLOSE_EVENTS", 4)
     for module in (past, states):
         patch.setattr(module, "KEPT_EVERY", 3)
     patch.setattr(store, "StateCache", partial(StateCache, 1500))

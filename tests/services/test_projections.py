@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 from google.protobuf.any_pb2 import Any as AnyMessage
 
+from query_service.building import BATCH_EVENTS
 from query_service.states import KEPT_EVERY
 from shared.aggregates.ship import SHIP
 from shared.event_log_service import Origin
@@ -65,7 +66,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(60)]
 SHIP_QUERY_SERVICE = "tidemark.v1.ShipQueryService"
 USER_QUERY_SERVICE = "tidemark.v1.UserQueryService"
 
-LADEN_CHANGES = 25_000
+LADEN_CHANGES = BATCH_EVENTS + 5_000
 """Events of a rebuild that takes long enough to meet it on its way."""
 
 LIVE = ProjectionState.PROJECTION_STATE_LIVE

@@ -36,12 +36,9 @@ def set_small_bounds() -> None:
     shared.log.sqlite.indexing.INDEX_EVENTS = 50
     shared.log.sqlite.newest.MAX_BYTES = 16 << 10
     shared.sqlite.WAL_PAGES = 60
-    for module in (
-        query_service.building,
-        query_service.projection_service,
-        query_service.projector,
-    ):
-        module.BATCH_EVENTS = 100  # type: ignore[attr-defined]  # each imports it
+    query_service.building.BATCH_EVENTS = 100
+    for module in (query_service.projection_service, query_service.projector):
+        module.CLOSE_EVENTS = 100  # type: ignore[attr-defined]  # each imports it
     for module in (shared.following, query_service.replica):
         module.MAX_PAGE_EVENTS = 50  # type: ignore[attr-defined]  # the same
     query_service.replica.MAX_GATHERED_EVENTS = 100
