@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from benchmarks import machine
+from benchmarks.errors import BenchmarkFailed
 from benchmarks.measurement import Conditions, Round, ScenarioResult
 from benchmarks.report import Report
 from benchmarks.scenario import Group, measured
@@ -61,30 +62,41 @@ def main(
     if quick:
         conditions = replace(conditions, rounds=1, warm_up_s=0.1, window_s=0.3, log_events=50_000)
     out.mkdir(parents=True, exist_ok=True)
-    asyncio.run(run(groups, out, conditions))
+    if failures := asyncio.run(run(groups, out, conditions)):
+        console.print(*(f"[red]{failure}[/]" for failure in failures), sep="\n")
+        raise typer.Exit(1)
 
 
-async def run(groups: Sequence[Group], out: Path, conditions: Conditions) -> None:
-    """Measures groups, and reports."""
+async def run(groups: Sequence[Group], out: Path, conditions: Conditions) -> list[str]:
+    """Measures groups, and reports; returns what could not be measured, and why."""
     _cancel_on_sigterm()
+    failures: list[str] = []
     with shared_folder(out):
         report = Report(
             date=datetime.now(UTC).isoformat(timespec="seconds"),
             machine=machine.described(out),
             method=METHOD.format(conditions),
-            groups=[(group, await _results(group, out, conditions)) for group in groups],
+            groups=[(group, await _results(group, out, conditions, failures)) for group in groups],
         )
     report.print(console)
     report.write(out)
     console.print(f"Written to {out}")
+    return failures
 
 
-async def _results(group: Group, out: Path, conditions: Conditions) -> list[ScenarioResult]:
+async def _results(
+    group: Group, out: Path, conditions: Conditions, failures: list[str]
+) -> list[ScenarioResult]:
     results = []
     for scenario in group.scenarios:
-        console.print(f"[bold]{group.name}/{scenario.name}[/]: {scenario.unit} {scenario.title}")
-        async with staged(f"{group.name}-{scenario.name}", out, conditions) as stage:
-            results.append(await measured(scenario, stage, _show))
+        name = f"{group.name}/{scenario.name}"
+        console.print(f"[bold]{name}[/]: {scenario.unit} {scenario.title}")
+        try:
+            async with staged(f"{group.name}-{scenario.name}", out, conditions) as stage:
+                results.append(await measured(scenario, stage, _show))
+        except BenchmarkFailed as error:
+            # What was measured in half an hour is not to be lost.
+            failures.append(f"{name}: {error}")
     return results
 
 

@@ -21,9 +21,11 @@ def over_callers(results: Sequence[ScenarioResult], path: Path, names: Collectio
     Args:
         results: those of a group.
         path: of the PNG.
-        names: which of the results.
+        names: which of the results; nothing is drawn without any of them.
     """
     shown = [result for result in results if result.name in names]
+    if not shown:
+        return
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     rates, latencies = figure.subplots(1, 2)
     _draw(rates, shown, f"{shown[0].unit} per second", lambda side: side.rate)
