@@ -71,6 +71,10 @@ turns longer, so that few come meanwhile: commits stay small, and those who wait
 LONGEST_GATHERING_S = 0.02
 """How long commands may keep coming before those that have are decided."""
 
+SNAPSHOT_EVERY = 20
+"""Events of an aggregate from one snapshot to the next. One that is not in memory has to be read
+from its last snapshot on, and each event may be in another place."""
+
 MAX_ATTEMPTS = 10
 """How often a command is decided anew because another writer was first."""
 
@@ -100,7 +104,7 @@ class Executor:
         max_in_flight: int = 16_384,
         max_per_tenant: int = 4_096,
         max_cached: int = 20_000,
-        snapshot_every: int = 20,
+        snapshot_every: int = SNAPSHOT_EVERY,
     ) -> None:
         self._log = log
         self._keys = keys
