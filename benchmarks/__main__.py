@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
+import grpc
 import typer
 from rich.console import Console
 
@@ -19,6 +20,7 @@ from benchmarks.report import Report
 from benchmarks.scenario import Group, measured
 from benchmarks.scenarios import GROUPS
 from benchmarks.stage import shared_folder, staged
+from examples.services import ServiceFailed
 
 NAMES = ", ".join(group.name for group in GROUPS)
 
@@ -28,13 +30,14 @@ METHOD = (
     " The load is made by processes of its own ({0.load_processes} at a time), whose callers each"
     " send their next call once the last is answered; a stream of commands in bulk keeps the number"
     " of requests in flight that is given. An operation counts when it is completed"
-    " within the measured time; a single one that failed would have ended the run."
+    " within the measured time; a single one that fails ends its scenario, which is left out."
     " Of what takes long there are at most 3 rounds; queries are measured for half the time,"
     " streams of events for longer; and work that has an end, such as reading a whole log, is"
     " measured from its beginning to its end. A large log has {0.log_events:,} events, half of"
     " users and half of ships; a new query service and rebuilds read a log of a fifth of that."
 )
 
+FAILURES = (BenchmarkFailed, ServiceFailed, grpc.aio.AioRpcError, OSError)
 FILE_WIDTH = 160
 console = Console(highlight=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -77,6 +80,7 @@ async def run(groups: Sequence[Group], out: Path, conditions: Conditions) -> lis
             machine=machine.described(out),
             method=METHOD.format(conditions),
             groups=[(group, await _results(group, out, conditions, failures)) for group in groups],
+            failures=failures,
         )
     report.print(console)
     report.write(out)
@@ -94,7 +98,7 @@ async def _results(
         try:
             async with staged(f"{group.name}-{scenario.name}", out, conditions) as stage:
                 results.append(await measured(scenario, stage, _show))
-        except BenchmarkFailed as error:
+        except FAILURES as error:
             # What was measured in half an hour is not to be lost.
             failures.append(f"{name}: {error}")
     return results

@@ -40,12 +40,14 @@ class Report:
         machine: see `benchmarks.machine.described`.
         method: in sentences.
         groups: what was measured, and what came out.
+        failures: what could not be measured, and why.
     """
 
     date: str
     machine: dict[str, str | int]
     method: str
     groups: Sequence[tuple[Group, Sequence[ScenarioResult]]]
+    failures: Sequence[str]
 
     def print(self, console: Console) -> None:
         """Shows it."""
@@ -66,6 +68,7 @@ class Report:
             "date": self.date,
             "machine": self.machine,
             "method": self.method,
+            "failures": list(self.failures),
             "groups": {
                 group.name: [asdict(result) for result in results] for group, results in self.groups
             },
@@ -77,6 +80,7 @@ class Report:
         parts = [f"{self.date}: {machine}.", self.method, NOTES]
         for group, results in self.groups:
             parts += [f"### {group.title}", _markdown_table(results)]
+        parts += [f"Not measured: {failure}" for failure in self.failures]
         return "\n\n".join(parts) + "\n"
 
 

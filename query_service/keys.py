@@ -58,8 +58,7 @@ class _Kept(NamedTuple):
 class _Question:
     """What the upstream is asked at once: whose keys, of one tenant and one kind.
 
-    One is asked after the other, and the next one gathers meanwhile: at a start, whoever is read
-    needs a key.
+    While one is on its way the next one gathers: at a start, whoever is read needs a key.
     """
 
     answer: asyncio.Task[Keys]
@@ -72,10 +71,10 @@ class _Question:
     def takes(self, aggregates: Collection[AggregateKey]) -> bool:
         """Has it be about these, too, and says whether that was possible.
 
-        One that is asked may be so on a connection that is dead; who comes later need not wait for
-        that alone.
+        One that is asked may be so on a connection that is dead: who comes later is in the next
+        one, which is asked when that has ended, and then on another connection.
         """
-        if self.is_asked or len(self.aggregates) + len(aggregates) > MAX_KEYS:
+        if self.is_asked or len(self.aggregates.union(aggregates)) > MAX_KEYS:
             return False
         self.aggregates.update(aggregates)
         return True
@@ -125,6 +124,8 @@ class UpstreamKeys:
         found |= {each: self._kept[each].key for each in aggregates if each in self._kept}
         if missing := [each for each in aggregates if each not in found]:
             found |= await self._find_upstream(missing)
+            # Some may have been erased meanwhile.
+            found |= dict.fromkeys(self._erased.intersection(found), DESTROYED)
         return found
 
     async def get_keys(self, request: GetKeysRequest, call: Call) -> GetKeysResponse:
@@ -159,34 +160,41 @@ class UpstreamKeys:
         return {each: keys[each] for each in aggregates}
 
     def _question(self, aggregates: Sequence[AggregateKey]) -> _Question:
-        """The next question to be asked, with these among what it is about.
+        """A question that is yet to be asked, with these among what it is about.
 
         It goes on without whoever has it asked: only so is a connection found out that is dead, or
         a key kept for whoever has little time.
         """
         tenant_id, aggregate_type, _ = aggregates[0]
-        question = latest = self._questions.get((tenant_id, aggregate_type))
-        if question is None or not question.takes(aggregates):
-            question = _Question((tenant_id, aggregate_type), aggregates)
-            question.answer = self._start(self._answer(question, latest))
+        latest = self._questions.get((tenant_id, aggregate_type))
+        if latest is not None and latest.takes(aggregates):
+            return latest
+        question = _Question((tenant_id, aggregate_type), aggregates)
+        if latest is None or latest.is_asked:
             self._questions[question.kind] = question
+            question.answer = self._start(self._answer(question, latest))
+        else:
+            # One waits already, and is full. A line of them would outlast those who stand in it.
+            question.answer = self._start(self._answer(question, None))
         return question
 
     async def _answer(self, question: _Question, before: _Question | None) -> Keys:
         if before is not None:
             await asyncio.wait([before.answer])
         question.is_asked = True
+        known = {each: self._kept[each].key for each in question.aggregates if each in self._kept}
+        wanted = [each for each in question.aggregates if each not in known]
         try:
-            keys = await self._ask(list(question.aggregates))
+            keys = await self._ask(wanted) if wanted else {}
         finally:
-            if self._questions[question.kind] is question:
+            if self._questions.get(question.kind) is question:
                 del self._questions[question.kind]
         # The upstream destroys a key after it has recorded that, and the copy may know meanwhile.
         await self._catch_up()
         keys |= dict.fromkeys(self._erased.intersection(keys), DESTROYED)
         for aggregate, key in keys.items():
             self._keep(aggregate, key)
-        return keys
+        return known | keys
 
     def _keep(self, aggregate: AggregateKey, key: bytes) -> None:
         self._kept.pop(aggregate, None)

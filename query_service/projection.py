@@ -26,8 +26,8 @@ class Projection(Generic[State]):
         aggregate: whose events it is built from. The state of each is kept in the table `states`,
             with the columns tenant_id, aggregate_id and state.
         schema_version: to be raised whenever `columns` or `apply` make something else of the same
-            events: it is then built anew. A change of the tables, the events or the state does
-            that by itself.
+            events: it is then built anew. A change of the tables, the events, the state or
+            KEPT_EVERY does that by itself.
         service: the gRPC service that answers from it.
         queries: makes what answers; see `shared.rpc.methods_of`.
         is_deleted: whether a state is the end of its aggregate, which is then there for the past

@@ -24,7 +24,7 @@ from tidemark.internal.v1.stored_pb2 import StoredSubscribeResponse
 from tidemark.v1.event_pb2 import Checkpoint
 
 MAX_GATHERED_EVENTS = 40_000
-MAX_GATHERED_BYTES = 16 << 20
+MAX_GATHERED_BYTES = 12 << 20
 """Beyond, the upstream is not read further until they are copied."""
 
 GATHERING_S = 1.0

@@ -28,8 +28,9 @@ WINDOW_SHARE = 500
 SAMPLES = 120
 """One each 5 s of ten minutes."""
 
-SETTLED_SHARE = 0.2
-"""Of the time, after which memory should not grow any more: two minutes of ten."""
+SETTLED_SHARE = 0.6
+"""Of the time, after which memory should not grow any more: what is kept of the newest events takes
+about five of the ten minutes to be as much as it may be."""
 
 USERS = 10_000
 CALLERS = 8

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from types import SimpleNamespace
 
@@ -12,7 +12,7 @@ import pytest
 from query_service.keys import KEPT_S, UpstreamKeys
 from shared.aggregates.user import USER
 from shared.errors import DataLoss, Unavailable
-from shared.log.log import EVERYTHING, MAX_PAGE_EVENTS, Commit, EventFilter, Page
+from shared.log.log import EVERYTHING, MAX_PAGE_EVENTS, AggregateKey, Commit, EventFilter, Page
 from shared.log.memory import MemoryLog
 from shared.personal.sealing import DESTROYED, KEY_BYTES, Keys
 from shared.security.upstream import Upstream
@@ -145,7 +145,7 @@ async def test_many_who_ask_at_once_have_the_log_looked_through_once_for_all_of_
 class SlowKeys:
     """A key service that answers when it is told to, and notes whom it was asked for."""
 
-    def __init__(self, *, without: str) -> None:
+    def __init__(self, *, without: str = "") -> None:
         self._without = without
         self.asked: asyncio.Queue[set[str]] = asyncio.Queue()
         self.may_answer = asyncio.Event()
@@ -180,29 +180,81 @@ async def serving(slow: SlowKeys) -> AsyncIterator[str]:
         await server.stop(None)
 
 
+USERS = [user(f"user {number}", "default") for number in range(1500)]
+
+
+def asking(keys: UpstreamKeys, users: Sequence[AggregateKey]) -> asyncio.Task[Keys]:
+    return asyncio.create_task(keys.find(users))
+
+
 async def test_what_is_wanted_while_the_upstream_is_asked_is_asked_for_at_once_after_that() -> None:
     slow = SlowKeys(without="user 7")
-    users = [user(f"user {number}", "default") for number in range(1500)]
     async with serving(slow) as address, keys_of(address, MemoryLog()) as keys:
-        first = asyncio.create_task(keys.find(users[:1]))
+        first = asking(keys, USERS[:1])
         assert await slow.asked.get() == {"user 0"}
-        others = [asyncio.create_task(keys.find([each])) for each in users[1:20]]
-        page = asyncio.create_task(keys.find(users[500:]))
-        gives_up = asyncio.create_task(keys.find(users[20:21]))
-        await asyncio.sleep(0)
+        others = [asking(keys, [each]) for each in USERS[1:20]]
+        gives_up = asking(keys, USERS[20:21])
+        of_another_tenant = asking(keys, [user("eve", "acme")])
+        assert await slow.asked.get() == {"eve"}
         gives_up.cancel()
         slow.may_answer.set()
 
-        found = await asyncio.gather(first, *others, page, return_exceptions=True)
+        found = await asyncio.gather(first, *others, return_exceptions=True)
 
-        lost = found.pop(7)
-        assert isinstance(lost, DataLoss)
-        assert lost.reason == "KEY_LOST"
-        assert [dict(each) for each in found if not isinstance(each, BaseException)] == [
-            *({each: each.aggregate_id.encode()} for each in users[:20] if each != users[7]),
-            {each: each.aggregate_id.encode() for each in users[500:]},
-        ]
-        assert [len(await slow.asked.get()) for _ in range(3)] == [19, 1000, 1]
+        assert (await of_another_tenant).keys() == {user("eve", "acme")}
+        assert await slow.asked.get() == {each.aggregate_id for each in USERS[1:21]}
+        assert await keys.find(USERS[20:21]) == {USERS[20]: b"user 20"}
+        assert slow.asked.empty()
+    lost = found.pop(7)
+    assert isinstance(lost, DataLoss)
+    assert lost.reason == "KEY_LOST"
+    assert found == [{each: each.aggregate_id.encode()} for each in USERS[:20] if each != USERS[7]]
+
+
+async def test_a_key_that_has_come_meanwhile_is_not_asked_for_again() -> None:
+    slow = SlowKeys()
+    async with serving(slow) as address, keys_of(address, MemoryLog()) as keys:
+        first = asking(keys, USERS[:1000])
+        await slow.asked.get()
+        others = [asking(keys, USERS[:1000]) for _ in range(3)]
+        more = asking(keys, USERS[:1])
+        await asyncio.sleep(0)
+        slow.may_answer.set()
+
+        found = await asyncio.gather(first, *others)
+
+        assert found == [{each: each.aggregate_id.encode() for each in USERS[:1000]}] * 4
+        assert await more == {USERS[0]: b"user 0"}
+        assert slow.asked.empty()
+
+
+async def test_what_is_too_much_for_the_next_question_waits_for_none() -> None:
+    slow = SlowKeys()
+    async with serving(slow) as address, keys_of(address, MemoryLog()) as keys:
+        first = asking(keys, USERS[:500])
+        assert len(await slow.asked.get()) == 500
+        second = asking(keys, USERS[400:1100])
+        third = asking(keys, USERS[900:])
+
+        assert await slow.asked.get() == {each.aggregate_id for each in USERS[900:]}
+
+        slow.may_answer.set()
+        found = await asyncio.gather(first, second, third)
+        assert [len(each) for each in found] == [500, 700, 600]
+
+
+async def test_whoever_waits_for_a_key_when_the_service_ends_is_let_go() -> None:
+    slow = SlowKeys()
+    async with serving(slow) as address:
+        async with keys_of(address, MemoryLog()) as keys:
+            first = asking(keys, USERS[:1])
+            await slow.asked.get()
+            second = asking(keys, USERS[1:2])
+            await asyncio.sleep(0)
+
+        ended = await asyncio.gather(first, second, return_exceptions=True)
+
+    assert [type(each) for each in ended] == [asyncio.CancelledError] * 2
 
 
 async def test_whom_the_copy_of_the_log_calls_erased_is_so_whatever_the_upstream_has(
