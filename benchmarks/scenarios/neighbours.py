@@ -85,6 +85,7 @@ NEIGHBOURS = Group(
             "commands",
             partial(disturbed, partial(one_a_call, 256)),
             {"callers": 1, "others": 256},
+            is_long=True,
         ),
         Scenario(
             "bulk",

@@ -143,6 +143,7 @@ PEERS = Group(
             "commands",
             beside_umadb_in_bulk,
             LARGE.parameters,
+            is_long=True,
         ),
     ),
 )

@@ -130,6 +130,7 @@ class Case:
     services: int
     orders: Orders
     parameters: dict[str, int]
+    is_long: bool = True
 
     def scenario(self) -> Scenario:
         """As it is measured."""
@@ -138,7 +139,7 @@ class Case:
             return compared(self.services, self.orders, stage)
 
         parameters = {"command services": self.services, **self.parameters}
-        return Scenario(self.name, self.title, "commands", compare, parameters)
+        return Scenario(self.name, self.title, "commands", compare, parameters, self.is_long)
 
 
 USUAL = partial(calls, USUAL_CALLERS)
@@ -152,11 +153,11 @@ POSTGRES = Group(
         case.scenario()
         for case in (
             Case("latency", "of one caller", 1, partial(calls, 1), {"callers": 1}),
-            Case("one", "one in a call", 1, USUAL, CALLERS),
+            Case("one", "one in a call", 1, USUAL, CALLERS, is_long=False),
             Case("two", "one in a call, each service its own users", 2, USUAL, CALLERS),
             Case("two-shared", "one in a call, all users through both", 2, SHARED, CALLERS),
             Case("one-bulk", "256 in a request", 1, bulk, LARGE.parameters),
-            Case("two-bulk", "256 in a request", 2, bulk, LARGE.parameters),
+            Case("two-bulk", "256 in a request", 2, bulk, LARGE.parameters, is_long=False),
         )
     ],
 )
