@@ -147,6 +147,7 @@ async def _serve(
                 running = [
                     tasks.create_task(replica.run(), name="replica"),
                     tasks.create_task(readiness.run(), name="readiness"),
+                    tasks.create_task(keys.run(), name="erasures"),
                     *(
                         tasks.create_task(each.run(), name=each.projection.name)
                         for each in projectors

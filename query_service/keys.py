@@ -15,7 +15,7 @@ import structlog
 
 from shared.aggregates.aggregate import Aggregate
 from shared.call import Call
-from shared.errors import DataLoss, TidemarkError, Unavailable
+from shared.errors import DataLoss, Exhausted, TidemarkError, Unavailable
 from shared.log.log import AggregateKey, EventFilter, EventLog
 from shared.outage import Outage
 from shared.personal.fields import erased_by, erasing_events
@@ -35,6 +35,9 @@ KEPT_S = 300.0
 """The longest that a key is kept."""
 
 MAX_KEPT = 50_000
+
+EVERY_S = 1.0
+"""From one look at what the log says of erasures to the next, while nobody asks."""
 
 LATELY_NS = 3600 * 1_000_000_000
 """Who was erased longer ago than that has no key at the upstream any more: there it is destroyed
@@ -111,6 +114,18 @@ class UpstreamKeys:
         self._catching_up = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._outage = Outage("keys_unavailable", upstream=upstream.upstream)
+        self._reading = Outage("erasures_not_read")
+
+    async def run(self) -> None:
+        """Looks through the log as it grows, until cancelled, so that who asks need not wait."""
+        while self._filter.event_types:
+            try:
+                await self._catch_up()
+                self._reading.succeeded()
+            except (DataLoss, Exhausted, Unavailable) as error:
+                self._reading.failed(error.reason, exc_info=error)
+            await asyncio.sleep(EVERY_S)
+            await self._log.wait(self._position or 0)
 
     async def find(self, aggregates: Collection[AggregateKey]) -> Keys:
         """The keys of aggregates, all of one tenant and of one kind.
@@ -213,7 +228,7 @@ class UpstreamKeys:
         self._let_go()
         if not self._filter.event_types:
             return
-        # At a start there may be much to read, and many who wait for it: one reads for all.
+        # At a start there is much to read, and many may wait for it: one reads for all.
         async with self._catching_up:
             if self._position is None:
                 # However long the log is, this takes no longer.

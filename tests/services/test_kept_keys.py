@@ -109,6 +109,7 @@ class ReadInPages(MemoryLog):
     def __init__(self) -> None:
         super().__init__()
         self.pages = 0
+        self.is_read = asyncio.Event()
 
     async def read(
         self,
@@ -119,7 +120,24 @@ class ReadInPages(MemoryLog):
     ) -> Page:
         self.pages += 1
         await asyncio.sleep(0)
-        return await super().read(after, limit, event_filter, min(after + 2, self.head.position))
+        page = await super().read(after, limit, event_filter, min(after + 2, self.head.position))
+        if page.position == self.head.position:
+            self.is_read.set()
+        return page
+
+
+async def test_the_log_is_looked_through_before_anybody_asks() -> None:
+    copy = ReadInPages()
+    events = [event(ADA, 1, UserCreated(username="x")), event(ADA, 2, UserErased())]
+    await copy.append([Commit(ADA, 0, events)])
+    async with keys_of("127.0.0.1:1", copy) as keys:
+        running = asyncio.create_task(keys.run())
+        await copy.is_read.wait()
+
+        assert await keys.find([ADA]) == {ADA: DESTROYED}
+
+        running.cancel()
+    assert copy.pages == 1
 
 
 async def test_many_who_ask_at_once_have_the_log_looked_through_once_for_all_of_them(
