@@ -13,7 +13,7 @@ from shared.errors import Unavailable
 from shared.log import postgres
 from shared.log.log import Committed, OutcomeUnknown
 from shared.log.postgres import PostgresLog, connecting, listening, writing
-from shared.log.postgres.connecting import SETTINGS
+from shared.log.postgres.connecting import SETTINGS, Database
 from tests.log.builders import command, commit, ship, snapshot
 from tests.log.contract import PATIENCE_S
 from tests.log.reading import events_of, positions_of, records_of
@@ -345,6 +345,21 @@ async def test_who_reads_does_not_wait_for_a_silent_server_without_end(
         with pytest.raises(Unavailable):
             await reading
         proxy.set(Mode.PASS)
+
+
+async def test_a_connection_to_a_silent_server_is_cut_off_rather_than_closed(
+    url: str, server: PostgresServer
+) -> None:
+    async def prepare(_: object) -> None:
+        """Nothing is needed of it."""
+
+    direct = f"127.0.0.1:{server.port}"
+    async with Proxy.to(direct) as proxy:
+        connection = await Database(url.replace(direct, proxy.address)).connect(prepare)
+        proxy.set(Mode.SILENT)
+        await connection.close(timeout=0.2)
+
+    assert connection.is_closed()
 
 
 async def test_an_outcome_that_cannot_be_found_out_is_unknown(

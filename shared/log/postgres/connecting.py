@@ -72,6 +72,17 @@ error of the client that a host is not what the URL's target_session_attrs asks 
 logger = structlog.get_logger(__name__)
 
 
+class _Connection(asyncpg.Connection):
+    """One whose end is no failure: a pool ends outdated ones in tasks that nobody waits for."""
+
+    async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109  # asyncpg's
+        """Says goodbye; one that does not answer in time is cut off."""
+        try:
+            await super().close(timeout=timeout)
+        except FAILURES as error:
+            logger.debug("connection_cut_off", why=str(error))
+
+
 @dataclass(frozen=True)
 class Pool:
     """Some of a process's connections. Made by `Database.pool`.
@@ -115,7 +126,11 @@ class Database:
         for url in self._urls:
             try:
                 connection = await asyncpg.connect(
-                    url, timeout=CONNECT_S, command_timeout=answer_s, server_settings=SETTINGS
+                    url,
+                    timeout=CONNECT_S,
+                    command_timeout=answer_s,
+                    connection_class=_Connection,
+                    server_settings=SETTINGS,
                 )
                 try:
                     async with asyncio.timeout(READY_S):

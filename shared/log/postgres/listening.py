@@ -53,7 +53,7 @@ class Listener:
                     await self._database.renew()
                     raise
                 finally:
-                    await asyncio.shield(_close(connection))
+                    await asyncio.shield(connection.close(timeout=CLOSE_S))
             except (TidemarkError, *FAILURES) as error:
                 reason = type(error).__name__
                 self._outage.failed(reason, level=logging.WARNING, why=str(error))
@@ -84,11 +84,3 @@ class Listener:
         head = Head(*row or ())
         if head.position > self._signal.head.position:
             self._signal.move(head)
-
-
-async def _close(connection: Any) -> None:
-    try:
-        await connection.close(timeout=CLOSE_S)
-    except FAILURES:
-        # It was lost, which is why it is closed.
-        connection.terminate()
