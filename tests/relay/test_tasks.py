@@ -143,7 +143,9 @@ async def test_what_cannot_be_sent_is_parked_and_what_follows_is_sent(
         assert unknown["event"] == to_dict(events[1])
         assert unknown["reason"].endswith("tidemark.v1.DockShip, is of a type unknown here")
         assert too_large["event"] == to_dict(events[3])
-        assert "Broken pipe" in too_large["reason"] or "reset by peer" in too_large["reason"]
+        # The broker says why and hangs up: which of the two is seen first is a matter of luck.
+        refusals = ("invalid bulk length", "Broken pipe", "reset by peer")
+        assert any(refusal in too_large["reason"] for refusal in refusals)
         assert (not_json["position"], not_json["event"]) == (6, None)
         assert not_json["reason"].startswith("JSONDecodeError: ")
         assert relay.output.count('"event": "parked"') == 3
