@@ -1,6 +1,7 @@
 """A store and the memory give the same answers, whatever happens in whatever order."""
 
 import asyncio
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
@@ -132,13 +133,13 @@ class Adapters(RuleBasedStateMachine):
         self.prepare()
         self.stored = self.opened()
 
+    @abstractmethod
     def prepare(self) -> None:
         """Makes a place for the store, which is empty."""
-        raise NotImplementedError  # each adapter has one of its own
 
+    @abstractmethod
     def opened(self) -> EventLog:
         """The store in its place."""
-        raise NotImplementedError  # each adapter has one of its own
 
     def teardown(self) -> None:
         self.loop.run(self.stored.close())

@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import grpc
 from google.rpc import code_pb2, error_details_pb2, status_pb2
@@ -42,15 +43,21 @@ def answer(code: code_pb2.Code, retry_after_s: float = 0) -> status_pb2.Status:
 @asynccontextmanager
 async def answering(answers: Answers) -> AsyncIterator[str]:
     """The address of a server that answers so."""
-    server = grpc.aio.server()
     handler = grpc.unary_unary_rpc_method_handler(
         answers.change_balance,
         request_deserializer=ChangeUserBalance.FromString,
         response_serializer=CommandReceipt.SerializeToString,
     )
-    handlers = {"ChangeBalance": handler}
+    async with standing_in("tidemark.v1.UserCommandService", "ChangeBalance", handler) as address:
+        yield address
+
+
+@asynccontextmanager
+async def standing_in(service: str, rpc: str, handler: Any) -> AsyncIterator[str]:
+    """The address of a server that has this one RPC."""
+    server = grpc.aio.server()
     server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler("tidemark.v1.UserCommandService", handlers),)
+        (grpc.method_handlers_generic_handler(service, {rpc: handler}),)
     )
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

@@ -17,6 +17,7 @@ from shared.log.memory import MemoryLog
 from shared.personal.sealing import DESTROYED, KEY_BYTES, Keys
 from shared.security.upstream import Upstream
 from tests.log.builders import event, user
+from tests.services.answers import standing_in
 from tests.services.commanding import of, send
 from tests.services.deployment import Deployment, reason_of
 from tests.torture.proxy import Mode, Proxy
@@ -181,21 +182,13 @@ class SlowKeys:
 
 @asynccontextmanager
 async def serving(slow: SlowKeys) -> AsyncIterator[str]:
-    server = grpc.aio.server()
     handler = grpc.unary_unary_rpc_method_handler(
         slow.get_keys,
         request_deserializer=GetKeysRequest.FromString,
         response_serializer=GetKeysResponse.SerializeToString,
     )
-    server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler("tidemark.v1.KeyService", {"GetKeys": handler}),)
-    )
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        await server.stop(None)
+    async with standing_in("tidemark.v1.KeyService", "GetKeys", handler) as address:
+        yield address
 
 
 USERS = [user(f"user {number}", "default") for number in range(1500)]
